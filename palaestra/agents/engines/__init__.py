@@ -1,0 +1,1 @@
+"""Inference engines: the contract and its implementations."""

@@ -1,0 +1,79 @@
+"""The engine contract: prompt token ids in, sampled token ids with log-probs and entropies out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import msgspec
+
+if TYPE_CHECKING:
+    from palaestra.agents.constraint import TokenTrie
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
+    """How one request samples. There is no top-p or top-k: they make the sampler's log-probs differ from the learner's
+    (`common.md` 2), so training never uses them."""
+
+    temperature: float = 1.0
+    """Divides the logits. 0 takes the likeliest token; log-probs and entropies are then those of temperature 1."""
+    max_tokens: int = 32
+    """Most tokens of one completion, the stop token included."""
+    stop_ids: tuple[int, ...] = ()
+    """Token ids that end the completion; the one that ended it is its last id."""
+    seed: int = 0
+    """Seed of this request's own uniform draws: its tokens do not depend on what else is in the batch."""
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One completion to make."""
+
+    prompt: Sequence[int]
+    """Token ids, oldest first. A prompt that extends what the engine saw under the same `session` is not recomputed."""
+    sampling: SamplingParams
+    session: str = ""
+    """Names the conversation whose cached prefix this prompt extends; empty for none."""
+    constraint: TokenTrie | None = None
+    """Completions that are allowed, as a trie of token ids (each path ends in a stop id); `None` allows every token.
+    Log-probs and entropies are those of the distribution renormalised over the tokens that the trie allows."""
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine sampled. All lists have one entry per sampled token."""
+
+    ids: list[int]
+    logprobs: list[float]
+    """Log-prob (nats) of each id under the distribution that it was sampled from (temperature and mask applied)."""
+    entropies: list[float]
+    """Exact entropy (nats) of that distribution; empty if the engine cannot tell."""
+    allowed: list[list[int]] | None = None
+    """Per token, the sorted ids that the constraint allowed; `None` where there was no constraint."""
+    finish: str = "stop"
+    """`stop` (a stop id came) or `length` (`max_tokens` or the model's window was reached)."""
+    weight_version: int = 0
+    """Version of the weights that sampled it."""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Turns requests into completions; any number of `generate` calls may wait at once."""
+
+    @property
+    def weight_version(self) -> int:
+        """Version of the weights in use; starts at 0."""
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens of prompt and completion together."""
+
+    async def generate(self, request: Request) -> Completion:
+        """Complete one prompt. Cancelling the call frees what it holds."""
+
+    async def update_weights(self, weights: Mapping[str, Any], version: int) -> None:
+        """Use `weights` (tensors by parameter name) from now on, and forget every cached prefix."""
+
+    async def release(self, session: str) -> None:
+        """Forget the cached prefix of a conversation that has ended."""
+
+    async def close(self) -> None:
+        """Free the model; waiting requests fail."""

@@ -1,0 +1,1 @@
+"""Environments: the contract, registry, tasks, wrappers, checker, and the built-in suites."""

@@ -1,0 +1,100 @@
+"""Tasks and suites: what an episode is to solve, named so that anybody can run the same one again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, overload
+
+import msgspec
+
+from palaestra.errors import ConfigError, UnknownNameError
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """One task, complete: `make(task.env)` and `reset(seed=task.seed, task=task)` always begin the same episode."""
+
+    env: str
+    """Id of the environment that plays it, `namespace/Name-vN`."""
+    name: str
+    """Unique within its suite and split, and stable across versions of the data."""
+    split: str = "train"
+    """`train`, `validation` or `test`; a suite may name more (ALFRED's `valid_seen`)."""
+    seed: int = 0
+    """Seed of the environment's generator."""
+    params: dict[str, Any] = {}
+    """JSON values that the environment needs to build the task."""
+    kind: str = ""
+    """The row under which evaluation reports it, for example a task type."""
+
+
+class TaskSuite(Sequence[Task]):
+    """An ordered set of tasks of one split, made on demand.
+
+    `suite[i]` builds task `i`; a slice is again a suite. Splits of one suite never share a task.
+    """
+
+    def __init__(self, name: str, split: str, size: int, build: Callable[[int], Task]) -> None:
+        self.name, self.split, self._indices, self._build = name, split, range(size), build
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, key: int) -> Task: ...
+    @overload
+    def __getitem__(self, key: slice) -> TaskSuite: ...
+    def __getitem__(self, key: int | slice) -> Task | TaskSuite:
+        if isinstance(key, int):
+            return self._build(self._indices[key])
+        part = TaskSuite(self.name, self.split, 0, self._build)
+        part._indices = self._indices[key]
+        return part
+
+    def __iter__(self) -> Iterator[Task]:
+        return map(self._build, self._indices)
+
+    def __repr__(self) -> str:
+        return f"TaskSuite({self.name}:{self.split}, {len(self)} tasks)"
+
+
+SuiteLoader = Callable[..., TaskSuite]
+"""Called as `loader(split, level, **params)`; raises `PalaestraError` for a split or level that it does not have."""
+
+_LOADERS: dict[str, SuiteLoader] = {}
+
+
+def register_suite(name: str, loader: SuiteLoader) -> None:
+    """Make `loader` answer `load_suite("name[/level]:split")`. A later registration replaces an earlier one."""
+    _LOADERS[name] = loader
+
+
+def suite_names() -> list[str]:
+    """Names of all registered suites, sorted."""
+    _discover()
+    return sorted(_LOADERS)
+
+
+def load_suite(reference: str, **params: Any) -> TaskSuite:
+    """The suite that `reference`, `NAME[/LEVEL]:SPLIT`, names: `alfworld/small:test`.
+
+    Raises:
+        ConfigError: the reference has no split.
+        UnknownNameError: no such suite; the message names the nearest.
+    """
+    head, colon, split = reference.partition(":")
+    if not (colon and head and split):
+        raise ConfigError(f"{reference!r} is not a suite reference; write NAME[/LEVEL]:SPLIT, as in alfworld:test")
+    name, _, level = head.partition("/")
+    _discover()
+    if name not in _LOADERS:
+        raise UnknownNameError("suite", name, _LOADERS)
+    return _LOADERS[name](split, level or None, **params)
+
+
+def _discover() -> None:
+    from palaestra.envs.registry import discover
+
+    discover()

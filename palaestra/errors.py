@@ -1,0 +1,63 @@
+"""Errors that a person reads: each names the cause and the mend in one line."""
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class PalaestraError(Exception):
+    """Base of every error that Palaestra raises on purpose. The command line prints it as one line."""
+
+
+class UnknownNameError(PalaestraError):
+    """A name that nothing is registered under; the message lists the nearest ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind, self.name, self.nearest = kind, name, nearest(name, known)
+        hint = f"; did you mean {' or '.join(map(repr, self.nearest))}?" if self.nearest else ""
+        super().__init__(f"unknown {kind} {name!r}{hint}")
+
+
+class MissingExtraError(PalaestraError, ImportError):
+    """A dependency of an optional part is not installed; the message names the extra that brings it."""
+
+    def __init__(self, module: str, extra: str) -> None:
+        self.module, self.extra = module, extra
+        super().__init__(f"{module} is not installed; run: pip install 'palaestra[{extra}]'")
+
+
+class ConfigError(PalaestraError):
+    """A recipe or an override that does not fit its schema."""
+
+
+class DataError(PalaestraError):
+    """A file that is corrupt, truncated or of another format or version."""
+
+
+class EnvError(PalaestraError):
+    """An environment broke its contract, or was used out of order."""
+
+
+class CheckpointError(PalaestraError):
+    """A checkpoint that cannot be loaded: of another model, incomplete, or damaged."""
+
+
+class TrainingError(PalaestraError):
+    """Training cannot go on, for example because the loss is not finite."""
+
+
+def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
+    """The up to `n` entries of `known` that are spelled most like `name`, best first."""
+    by_lower = {k.lower(): k for k in known}
+    return [by_lower[m] for m in difflib.get_close_matches(name.lower(), by_lower, n=n, cutoff=0.5)]
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import `module`, or raise `MissingExtraError` naming the extra that installs it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and not module.startswith(error.name):
+            raise
+        raise MissingExtraError(module.partition(".")[0], extra) from error

@@ -1,0 +1,1 @@
+"""The record between the two halves: graph, storage and report. Nothing here imports torch."""
