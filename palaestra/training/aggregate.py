@@ -38,10 +38,10 @@ def token_weights(
     Args:
         mask: [B, T] bool or 0/1: tokens that the policy sampled.
         mode: `token-mean`: every token alike. `seq-mean-token-sum`: rows alike, tokens summed. `seq-mean-token-mean`:
-            rows alike, their tokens alike. `seq-mean-token-sum-norm`: tokens summed over all rows, divided by `constant`.
-            `dr-grpo-mean`: that divided by the number of rows too (Dr.GRPO, Liu et al. 2025). `traj-turn-token`:
-            trajectories alike, their turns alike, their tokens alike (EPO, Xu et al. 2025). Rows, turns and
-            trajectories without sampled tokens never count.
+            rows alike, their tokens alike. `seq-mean-token-sum-norm`: tokens summed over all rows, divided by
+            `constant`. `dr-grpo-mean`: that divided by the number of rows too (Dr.GRPO, Liu et al. 2025).
+            `traj-turn-token`: trajectories alike, their turns alike, their tokens alike (EPO, Xu et al. 2025). Rows,
+            turns and trajectories without sampled tokens never count.
         step_id: [B, T] int64, for `traj-turn-token`.
         traj: [B] int64, for `traj-turn-token` where a trajectory has several rows; default, one row each.
         constant: divisor of the `constant` modes; default T. Give a fixed one where padding may change.

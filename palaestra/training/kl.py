@@ -14,8 +14,9 @@ LOG_RATIO_LIMIT = 20.0
 def kl_estimate(logprob: Tensor, ref: Tensor, kind: Kind = "k3", *, value_clip: float | None = 10.0) -> Tensor:
     """One estimate per token, of the shape of `logprob`, with gradient to it.
 
-    `k1 = logprob - ref`; `k2 = k1^2 / 2`; `k3 = exp(d) - d - 1` with `d = ref - logprob`; `abs = |k1|`. As values k1 and k3
-    are unbiased; as a loss only k2 has the right expected gradient, while k3 is what most code uses ("low_var_kl").
+    `k1 = logprob - ref`; `k2 = k1^2 / 2`; `k3 = exp(d) - d - 1` with `d = ref - logprob`; `abs = |k1|`. As values
+    k1 and k3 are unbiased; as a loss only k2 has the right expected gradient, while k3 is what most code uses
+    ("low_var_kl").
 
     Args:
         logprob: any shape, under the current policy.

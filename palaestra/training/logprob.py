@@ -1,9 +1,9 @@
 """Log-probs and exact entropies of chosen tokens from hidden states, tile by tile, with gradients through both.
 
-The logits of a batch, [tokens, vocabulary], are the largest tensor of a training step. They are never held at once here:
-one tile of `chunk` rows by `vocab_chunk` columns is computed, reduced to three numbers a row (maximum, sum of exponentials,
-sum of exponentials times logits) and overwritten. The backward pass computes each tile again and turns it in place into
-the gradient with respect to the logits,
+The logits of a batch, [tokens, vocabulary], are the largest tensor of a training step. They are never held at once
+here: one tile of `chunk` rows by `vocab_chunk` columns is computed, reduced to three numbers a row (maximum, sum of
+exponentials, sum of exponentials times logits) and overwritten. The backward pass computes each tile again and turns it
+in place into the gradient with respect to the logits,
 
     d logprob / d z = onehot(label) - p          d entropy / d z = -p (log p + entropy)
 
@@ -106,8 +106,8 @@ def _dense(
     vocab_chunk: int,
     bias: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    logprob, entropy = _DenseHead.apply(hidden, weight, bias, labels, temperature, chunk, vocab_chunk)  # type: ignore[no-untyped-call]
-    return logprob, entropy
+    logprob, entropy = _DenseHead.apply(hidden, weight, bias, labels, temperature, chunk, vocab_chunk)  # type:
+    ignore[no-untyped-call] return logprob, entropy
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ class Numbering(NamedTuple):
     """[K] or [K, C]: the identities."""
     number: Tensor
     """[N] int64: each entry's position in `known`."""
-    count: Tensor
+    size: Tensor
     """[K] int64: entries of each identity."""
 
 
