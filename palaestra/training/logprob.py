@@ -106,8 +106,9 @@ def _dense(
     vocab_chunk: int,
     bias: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    logprob, entropy = _DenseHead.apply(hidden, weight, bias, labels, temperature, chunk, vocab_chunk)  # type:
-    ignore[no-untyped-call] return logprob, entropy
+    inputs = (hidden, weight, bias, labels, temperature, chunk, vocab_chunk)
+    logprob, entropy = _DenseHead.apply(*inputs)  # type: ignore[no-untyped-call]
+    return logprob, entropy
 
 
 @dataclass(frozen=True, slots=True)
