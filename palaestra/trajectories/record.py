@@ -1,8 +1,8 @@
 """The record of one episode: a graph of nodes that hold only the tokens they add, and the steps that walk it.
 
 A **node** is one span of tokens that came in at once: a message that the environment wrote, or a completion that the
-policy sampled. A **step** says which nodes, in order, were the prompt of its completion. With a full-history context each
-prompt is the previous one, the previous completion and the new observation, so a whole episode is one row for a
+policy sampled. A **step** says which nodes, in order, were the prompt of its completion. With a full-history context
+each prompt is the previous one, the previous completion and the new observation, so a whole episode is one row for a
 learner; a window drops nodes from the front, and the step's `context` says so. No node is ever copied or re-encoded.
 
 This module needs neither torch nor a tokenizer.
