@@ -1,0 +1,1 @@
+"""ALFWorld's household tasks on an engine of our own: `game` (data), `world` (rules), `generate`, `oracle`, `env`, `suite`."""
