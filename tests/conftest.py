@@ -1,0 +1,45 @@
+"""What every test shares: one thread for torch, the folder of real data, and CI's refusal of skipped tests."""
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Before torch is imported anywhere: on two cores more threads only make small tensors slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+NO_SKIPS = os.environ.get("PALAESTRA_NO_SKIPS") == "1"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data: `PALAESTRA_DATA`, or `../shared/data` beside the checkout; the test skips without it."""
+    named = os.environ.get("PALAESTRA_DATA")
+    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no real data: set PALAESTRA_DATA to its folder")
+    return folder
+
+
+def _refuse_skip(report: Any) -> Any:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and PALAESTRA_NO_SKIPS=1 allows no skips: {report.longrepr}"
+    return report
+
+
+if NO_SKIPS:
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+        """A skipped test fails, unless it is marked `gpu`."""
+        report = yield
+        return report if item.get_closest_marker("gpu") else _refuse_skip(report)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report() -> Generator[None, Any, Any]:
+        """A file that skips itself as a whole fails too."""
+        return _refuse_skip((yield))
