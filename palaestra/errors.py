@@ -39,6 +39,10 @@ class EnvError(PalaestraError):
     """An environment broke its contract, or was used out of order."""
 
 
+class EngineError(PalaestraError):
+    """An inference engine cannot answer: its model failed, it is closed, or the request makes no sense."""
+
+
 class CheckpointError(PalaestraError):
     """A checkpoint that cannot be loaded: of another model, incomplete, or damaged."""
 
