@@ -63,11 +63,16 @@ class TaskSuite(Sequence[Task]):
 SuiteLoader = Callable[..., TaskSuite]
 """Called as `loader(split, level, **params)`; raises `PalaestraError` for a split or level that it does not have."""
 
-_LOADERS: dict[str, SuiteLoader] = {}
+_LOADERS: dict[str, SuiteLoader | str] = {"alfworld": "palaestra.envs.alfworld.suite:load"}
 
 
-def register_suite(name: str, loader: SuiteLoader) -> None:
-    """Make `loader` answer `load_suite("name[/level]:split")`. A later registration replaces an earlier one."""
+def register_suite(name: str, loader: SuiteLoader | str) -> None:
+    """Make `loader` answer `load_suite("name[/level]:split")`. A later registration replaces an earlier one.
+
+    A `"module:attribute"` string is imported when the suite is first loaded.
+    """
+    if not name or "/" in name or ":" in name:
+        raise ConfigError(f"{name!r} cannot name a suite; a name has neither '/' nor ':'")
     _LOADERS[name] = loader
 
 
@@ -91,7 +96,18 @@ def load_suite(reference: str, **params: Any) -> TaskSuite:
     _discover()
     if name not in _LOADERS:
         raise UnknownNameError("suite", name, _LOADERS)
-    return _LOADERS[name](split, level or None, **params)
+    return _loader(name)(split, level or None, **params)
+
+
+def _loader(name: str) -> SuiteLoader:
+    loader = _LOADERS[name]
+    if isinstance(loader, str):
+        from palaestra.envs.registry import load_object
+
+        loaded: SuiteLoader = load_object(loader)
+        _LOADERS[name] = loaded
+        return loaded
+    return loader
 
 
 def _discover() -> None:

@@ -1,0 +1,189 @@
+"""Wrappers: environments around environments."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from palaestra.envs.core import Env, Reset, Step, SupportsSnapshot
+from palaestra.errors import EnvError
+
+if TYPE_CHECKING:
+    from palaestra.envs.registry import EnvSpec
+    from palaestra.envs.tasks import Task
+
+_FORWARDED = ("oracle", "tools", "render")
+
+
+class WrapperSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How to put a wrapper on."""
+
+    entry_point: str
+    """`module:attribute` of the wrapper class."""
+    kwargs: dict[str, Any] = {}
+    """Its arguments after the environment, by name."""
+
+
+class Wrapper(Env[Any, Any]):
+    """An environment around another; a subclass overrides what it changes.
+
+    It has `snapshot`/`restore`, `oracle`, `tools` and `render` exactly if the environment inside has them (or the
+    subclass defines them), and forwards every other public attribute. A wrapper with state of its own overrides
+    `get_state` and `set_state`, so that a snapshot holds it.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Remembers the arguments, so that `spec` can put the wrapper on again."""
+        wrapper = super().__new__(cls)
+        bound = inspect.signature(cls.__init__).bind(wrapper, *args, **kwargs)
+        wrapper._arguments = dict(list(bound.arguments.items())[2:])
+        return wrapper
+
+    _arguments: dict[str, Any]
+
+    def __init__(self, env: Env[Any, Any]) -> None:
+        self.env = env
+        # As attributes of the instance, because a structural check does not look at what __getattr__ would answer.
+        for name in _FORWARDED:
+            if hasattr(env, name) and not hasattr(type(self), name):
+                setattr(self, name, getattr(env, name))
+        if isinstance(env, SupportsSnapshot):
+            self.__dict__.update(snapshot=self._snapshot, restore=self._restore)
+
+    async def reset(
+        self, *, seed: int | None = None, task: Task | None = None, options: Mapping[str, Any] | None = None
+    ) -> Reset[Any]:
+        """Begin an episode of the environment inside."""
+        return await self.env.reset(seed=seed, task=task, options=options)
+
+    async def step(self, action: Any) -> Step[Any]:
+        """Take one action in the environment inside."""
+        return await self.env.step(action)
+
+    async def close(self) -> None:
+        """Close the environment inside."""
+        await self.env.close()
+
+    def get_state(self) -> Any:
+        """The wrapper's own state of the episode, immutable; `None` where it has none."""
+        return None
+
+    def set_state(self, state: Any) -> None:
+        """Put back what `get_state` returned."""
+
+    @property
+    def unwrapped(self) -> Env[Any, Any]:
+        """The innermost environment, below all wrappers."""
+        return self.env.unwrapped
+
+    @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]  # derived, where the innermost one's is given
+        """The spec that makes the environment with this wrapper; `None` if it was not made by `make`."""
+        inner = self.env.spec
+        return None if inner is None else self._add_to(inner)
+
+    def _add_to(self, spec: EnvSpec) -> EnvSpec:
+        this = WrapperSpec(entry_point=f"{type(self).__module__}:{type(self).__qualname__}", kwargs=self._arguments)
+        return msgspec.structs.replace(spec, wrappers=(*spec.wrappers, this))
+
+    async def _snapshot(self) -> Any:
+        return await self.env.snapshot(), self.get_state()  # type: ignore[attr-defined]  # offered only if inside
+
+    async def _restore(self, state: Any) -> None:
+        inner, own = state
+        await self.env.restore(inner)  # type: ignore[attr-defined]
+        self.set_state(own)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "env":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.env, name)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.env!r})"
+
+
+class OrderEnforcing(Wrapper):
+    """Refuses `step` before `reset` and after the end of the episode."""
+
+    def __init__(self, env: Env[Any, Any]) -> None:
+        super().__init__(env)
+        self._refusal: str | None = "before reset"
+
+    async def reset(
+        self, *, seed: int | None = None, task: Task | None = None, options: Mapping[str, Any] | None = None
+    ) -> Reset[Any]:
+        """Begin an episode."""
+        self._refusal = "before reset"  # stays, should the reset fail
+        first = await self.env.reset(seed=seed, task=task, options=options)
+        self._refusal = None
+        return first
+
+    async def step(self, action: Any) -> Step[Any]:
+        """Take one action.
+
+        Raises:
+            EnvError: before `reset`, or when the episode is over.
+        """
+        if self._refusal:
+            raise EnvError(f"step was called {self._refusal}; call reset first")
+        step = await self.env.step(action)
+        if step.terminated or step.truncated:
+            self._refusal = "after the end of the episode"
+        return step
+
+    def get_state(self) -> str | None:
+        """Why a step would be refused, if it would."""
+        return self._refusal
+
+    def set_state(self, state: str | None) -> None:
+        """Put back what `get_state` returned."""
+        self._refusal = state
+
+    def _add_to(self, spec: EnvSpec) -> EnvSpec:
+        return spec  # `make` puts it on always
+
+
+class TimeLimit(Wrapper):
+    """Truncates episodes after `max_episode_steps` steps."""
+
+    def __init__(self, env: Env[Any, Any], max_episode_steps: int) -> None:
+        if max_episode_steps < 1:
+            raise EnvError(f"max_episode_steps is {max_episode_steps}; it must be at least 1")
+        super().__init__(env)
+        self.max_episode_steps = max_episode_steps
+        self._steps = 0
+
+    async def reset(
+        self, *, seed: int | None = None, task: Task | None = None, options: Mapping[str, Any] | None = None
+    ) -> Reset[Any]:
+        """Begin an episode and count from 0."""
+        first = await self.env.reset(seed=seed, task=task, options=options)
+        self._steps = 0
+        return first
+
+    async def step(self, action: Any) -> Step[Any]:
+        """Take one action; the last one that the limit allows is `truncated`.
+
+        Raises:
+            EnvError: the limit was reached before.
+        """
+        if self._steps >= self.max_episode_steps:
+            raise EnvError("step was called after the end of the episode; call reset first")
+        step = await self.env.step(action)
+        self._steps += 1
+        return step._replace(truncated=True) if self._steps == self.max_episode_steps else step
+
+    def get_state(self) -> int:
+        """Steps taken so far."""
+        return self._steps
+
+    def set_state(self, state: int) -> None:
+        """Put back what `get_state` returned."""
+        self._steps = state
+
+    def _add_to(self, spec: EnvSpec) -> EnvSpec:
+        return msgspec.structs.replace(spec, max_episode_steps=self.max_episode_steps)
