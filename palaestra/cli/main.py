@@ -1,0 +1,102 @@
+"""The entry point: picks the command, runs it, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from palaestra.errors import PalaestraError, UnknownNameError
+
+COMMANDS = {
+    "demo": "train, evaluate and report on household tasks: the main job in one command",
+    "train": "train an agent by a recipe",
+    "eval": "run an agent on a task suite and report success with its interval",
+    "report": "write the HTML report of a run",
+    "compare": "compare two runs on the tasks that both were evaluated on",
+    "check": "check an environment against the contract",
+    "envs": "list the environments, task suites, models and recipes at hand",
+}
+"""One line each; the module `palaestra.cli.NAME` holds `EXAMPLES`, `configure` and `run`."""
+
+OK, FAILED, ERROR, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (that of the process if `None`).
+
+    Returns:
+        0; 1 where a check failed; 2 after an error that was printed as one line; 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except PalaestraError as error:
+        return _complain(str(error), ERROR)
+    except KeyboardInterrupt:
+        return _complain("interrupted; what was finished is saved", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader (head, less) has gone; nothing may write to it again, not even the flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        return _complain(f"{error.strerror or error}{where}", ERROR)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return OK if arguments else ERROR
+    if arguments[0] in ("-V", "--version"):
+        from palaestra import __version__
+
+        print(f"palaestra {__version__}")
+        return OK
+    return run_command(arguments[0], arguments[1:])
+
+
+def run_command(name: str, arguments: Sequence[str]) -> int:
+    """Run command `name` and return its exit code.
+
+    Raises:
+        UnknownNameError: there is no such command; the message has the nearest.
+        UsageError: the arguments do not fit.
+    """
+    from palaestra.cli.parser import Parser
+
+    if name not in COMMANDS:
+        raise UnknownNameError("command", name, COMMANDS)
+    command: ModuleType = importlib.import_module(f"palaestra.cli.{name}")
+    parser = Parser(f"palaestra {name}", f"{command.__doc__}".strip(), command.EXAMPLES)
+    command.configure(parser)
+    try:
+        args = parser.parse(arguments)
+    except SystemExit as stop:  # argparse leaves this way after --help
+        return OK if stop.code is None else int(stop.code)
+    code: int = command.run(args)
+    return code
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: palaestra COMMAND ...",
+            "",
+            "Where language-model agents train.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "palaestra COMMAND --help explains a command, with examples; palaestra --version prints the version.",
+        ]
+    )
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"palaestra: {' '.join(message.split())}", file=sys.stderr)
+    return code
