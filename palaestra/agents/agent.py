@@ -1,0 +1,61 @@
+"""The agent contract: what decides. An agent is shared by all episodes; a session is its memory of one."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from palaestra.envs.core import Env, Info
+from palaestra.envs.hashing import digest
+from palaestra.trajectories.record import Node, Status
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent decided in one turn."""
+
+    text: str = ""
+    """The action to send to the environment."""
+    completion: int = -1
+    """Index, in the session's nodes, of the completion that means it; -1 for agents without tokens."""
+    prompt: list[int] | None = None
+    """As `StepRecord.prompt`."""
+    error: str = ""
+    """Why the completion is no action, where it is none."""
+    status: Status = "ok"
+    """Anything but `ok` ends the episode here, with this status and without an action."""
+
+
+class Session(Protocol):
+    """One agent in one episode."""
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The token spans so far; empty for agents without tokens."""
+
+    async def act(self, observation: str, info: Info) -> Decision:
+        """Decide on what the environment just showed. A failure is raised; the driver makes a status of it."""
+
+    async def close(self) -> None:
+        """Release what the session holds. Called once, whatever came before."""
+
+
+class Agent(Protocol):
+    """Makes a session for each episode."""
+
+    @property
+    def name(self) -> str:
+        """Under which trajectories and evaluations report it."""
+
+    def session(self, *, seed: int, env: Env[Any, Any] | None = None) -> Session:
+        """Begin an episode.
+
+        Args:
+            seed: of all that the agent draws in this episode.
+            env: the environment, for agents that may look inside (oracles).
+        """
+
+
+def derive_seed(*parts: Any) -> int:
+    """A seed in [0, 2^60) from JSON-shaped parts: the same in every process, unrelated for different parts."""
+    return int(digest(*parts)[:15], 16)
