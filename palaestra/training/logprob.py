@@ -35,7 +35,7 @@ def logprob_entropy(
     *,
     temperature: float = 1.0,
     chunk: int = 256,
-    vocab_chunk: int = 8192,
+    vocab_chunk: int = 4096,
     allowed: Allowed | None = None,
     bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:

@@ -119,7 +119,7 @@ def ppo_dual_clip_surrogate(params: Case, inputs: Case) -> Case:
         "clipfrac": metrics["clip_fraction"],
         "clipfrac_lower": metrics["dual_clip_fraction"],
         "approx_kl_k1": metrics["approx_kl"],
-        "aggregated": {mode: aggregate(result.loss, mask, mode) for mode in FLAT_MODES},  # type: ignore[arg-type]
+        "aggregated": {mode: aggregate(result.loss, mask, mode) for mode in FLAT_MODES},
     }
 
 
@@ -136,7 +136,7 @@ def kl_estimators(params: Case, inputs: Case) -> Case:
 
 def aggregation_modes(params: Case, inputs: Case) -> Case:
     loss, mask, step_id = f64(inputs["loss"]), f64(inputs["mask"]), torch.tensor(inputs["step_id"])
-    out = {mode: aggregate(loss, mask, mode, step_id=step_id) for mode in [*FLAT_MODES, "traj-turn-token"]}  # type: ignore[arg-type]
+    out = {mode: aggregate(loss, mask, mode, step_id=step_id) for mode in [*FLAT_MODES, "traj-turn-token"]}
     for mode in ("seq-mean-token-sum-norm", "dr-grpo-mean"):
         out[f"{mode}(const=8)"] = aggregate(loss, mask, mode, constant=8)
     return out
