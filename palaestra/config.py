@@ -1,0 +1,335 @@
+"""Recipes: nested typed configuration from YAML plus `key.sub=value` overrides.
+
+`load_recipe("recipes/demo.yaml", ["seed=1", "optimiser.lr=1e-4"])` returns a `Recipe` in which every value is present.
+Unknown keys and values of the wrong type are refused with their full path, unknown keys also with the nearest name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+import yaml
+
+from palaestra.errors import ConfigError, nearest
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+NonNegative = Annotated[int, msgspec.Meta(ge=0)]
+NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0.0)]
+PositiveFloat = Annotated[float, msgspec.Meta(gt=0.0)]
+Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every section: immutable, by keyword only, unknown keys refused."""
+
+
+class ModelConfig(Config):
+    """The policy's weights."""
+
+    reference: str = "palaestra-tiny"
+    """`palaestra-tiny`, a transformers model directory, a GGUF file or a run directory."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights in memory. Resuming is bit-exact in either."""
+    threads: NonNegative = 0
+    """CPU threads of torch; 0 leaves its default. Another number gives other last bits of every sum."""
+    device: str = "cpu"
+    """A torch device."""
+
+
+class TasksConfig(Config):
+    """What is played, as suite references `NAME[/LEVEL]:SPLIT`."""
+
+    train: str
+    """Suite that training draws from."""
+    validation: str = ""
+    """Suite of the evaluations during training; empty for none."""
+    test: str = ""
+    """Suite of the final evaluation; empty for none."""
+    max_turns: Positive = 30
+    """Most turns of one episode; the episode is truncated there."""
+
+
+class AgentConfig(Config):
+    """How the model plays."""
+
+    action: Literal["text", "choice"] = "text"
+    """`text` samples commands freely, `choice` constrains them to the admissible ones."""
+    context: Literal["full", "window"] = "full"
+    """`full` keeps every turn in the prompt, `window` only the last `window_turns`."""
+    window_turns: Positive = 4
+    """Turns that a window keeps."""
+    max_tokens: Positive = 32
+    """Most tokens of one action, the end token included."""
+    temperature: PositiveFloat = 1.0
+    """Divides the logits, when sampling and in every log-prob and entropy of training."""
+    system: str = ""
+    """System message; empty for none."""
+
+
+class RolloutConfig(Config):
+    """How episodes are collected."""
+
+    groups: Positive = 8
+    """Tasks an iteration."""
+    group_size: Positive = 8
+    """Episodes of each task, which differ in the sampling seed only."""
+    concurrency: Positive = 256
+    """Most episodes that run at once."""
+    step_deadline: PositiveFloat = 60.0
+    """Seconds after which one environment call counts as hung."""
+    episode_deadline: PositiveFloat = 600.0
+    """Seconds after which an episode is cut off with status `timeout`."""
+    retries: NonNegative = 2
+    """How often a failed episode is started again."""
+
+
+class AlgorithmConfig(Config):
+    """The base that all algorithms share; what one of them adds is under `settings.NAME`."""
+
+    name: str = "epo"
+    """An entry of `palaestra.training.algorithms.ALGORITHMS`."""
+    normalise: Literal["std", "mean", "rloo"] = "std"
+    """Group advantage: divided by the standard deviation (GRPO), mean only (Dr.GRPO), or leave one out (RLOO)."""
+    weighting: Literal["trajectory", "row"] = "trajectory"
+    """What counts once in a group's statistics."""
+    singleton: Literal["zero", "raw"] = "zero"
+    """Advantage of a group of one: 0, or the reward itself."""
+    clip_low: Fraction = 0.2
+    """Ratios below 1 - clip_low are clipped."""
+    clip_high: NonNegativeFloat = 0.2
+    """Ratios above 1 + clip_high are clipped; 0.28 is DAPO's clip-higher."""
+    dual_clip: Annotated[float, msgspec.Meta(gt=1.0)] = 3.0
+    """Bound of the ratio where the advantage is negative."""
+    aggregation: Literal[
+        "token-mean",
+        "seq-mean-token-sum",
+        "seq-mean-token-mean",
+        "seq-mean-token-sum-norm",
+        "dr-grpo-mean",
+        "traj-turn-token",
+    ] = "seq-mean-token-mean"
+    """How the policy loss of tokens becomes one number."""
+    aggregation_constant: NonNegativeFloat = 0.0
+    """C of the two modes that have one, in tokens; needed there."""
+    kl_coeff: NonNegativeFloat = 0.0
+    """Weight of the KL to the model before training; 0 for none (and no reference model in memory)."""
+    kl_kind: Literal["k1", "k2", "k3", "abs"] = "k3"
+    """Estimator of that KL."""
+    invalid_penalty: NonNegativeFloat = 0.0
+    """Subtracted from the return for each action that the environment refused; 0.1 in verl-agent."""
+    mismatch_cap: NonNegativeFloat = 0.0
+    """Cap of the truncated importance weight between engine and learner; 0 for none."""
+    drop_uniform_groups: bool | None = None
+    """Leave groups whose episodes all got the same reward out of the forward pass. Their policy gradient is zero, so
+    this saves time only; null does it wherever no term (entropy, KL) has a gradient there, true insists."""
+    settings: dict[str, dict[str, Any]] = {}
+    """Settings of single algorithms by name; those of other algorithms than `name` stay unused, so that
+    `algorithm.name=grpo` alone turns an EPO recipe into its baseline."""
+
+
+class OptimiserConfig(Config):
+    """AdamW and its schedule."""
+
+    lr: PositiveFloat = 3e-4
+    """Peak learning rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """After the warm-up, from `lr` down to `floor * lr` at the last planned iteration."""
+    warmup: Fraction = 0.0
+    """Part of the planned iterations over which the rate rises linearly from 0."""
+    floor: Fraction = 0.0
+    """Last rate over `lr`."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled; of matrices only."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    """Of AdamW."""
+    grad_clip: NonNegativeFloat = 1.0
+    """Largest gradient norm; 0 for no clipping."""
+
+
+class LearnerConfig(Config):
+    """How an update is computed; apart from `mini_batches`, `epochs` and the precision nothing here changes it."""
+
+    micro_batch_tokens: Positive = 8192
+    """Padded tokens of one forward pass. Denominators are those of the mini-batch, so this is a matter of memory."""
+    mini_batches: Positive = 1
+    """Optimiser steps per pass over an iteration's trajectories."""
+    epochs: Positive = 1
+    """Passes over them."""
+    old_logprobs: Literal["learner", "rollout"] = "learner"
+    """Who tells the log-probs before the update: a scoring pass (free with one mini-batch and one epoch), or the
+    engine that sampled."""
+    autocast: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the matrix products of the forward and backward pass."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass."""
+
+
+class BudgetConfig(Config):
+    """When training ends."""
+
+    iterations: Positive = 100
+    """Planned iterations; schedules and EPO's phase weight refer to it."""
+    max_seconds: NonNegativeFloat = 0.0
+    """Most seconds of rollouts and updates, evaluations excluded; 0 for no limit."""
+
+
+class EvaluationConfig(Config):
+    """Evaluations during and after training."""
+
+    every: NonNegative = 10
+    """Iterations between evaluations on the validation suite, the first before training; 0 for none."""
+    episodes: Positive = 64
+    """Tasks of such an evaluation, from the front of the suite."""
+    test_episodes: Positive = 200
+    """Tasks of the final evaluation on the test suite."""
+    temperature: NonNegativeFloat = 0.4
+    """Of the sampling; 0 takes the likeliest token."""
+    group_size: Positive = 1
+    """Episodes of each task."""
+
+
+class CheckpointConfig(Config):
+    """What a killed run goes on from."""
+
+    every: Positive = 5
+    """Iterations between checkpoints; the last iteration always has one."""
+    keep: Positive = 2
+    """How many of the newest stay on disk."""
+
+
+class Recipe(Config):
+    """One experiment."""
+
+    name: str
+    """Names the run."""
+    tasks: TasksConfig
+    out: str = ""
+    """Run directory; empty for `runs/NAME`."""
+    seed: NonNegative = 0
+    """Everything random derives from it."""
+    tensorboard: bool = False
+    """Write TensorBoard events too."""
+    model: ModelConfig = ModelConfig()
+    agent: AgentConfig = AgentConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    learner: LearnerConfig = LearnerConfig()
+    budget: BudgetConfig = BudgetConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @property
+    def directory(self) -> Path:
+        """The run directory."""
+        return Path(self.out) if self.out else Path("runs") / self.name
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, which also reads `1e-4` as a number (YAML 1.1 wants `1.0e-4`)."""
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+C = TypeVar("C", bound=msgspec.Struct)
+
+
+def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe and apply `key.sub=value` overrides to it.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, or does not fit; the message has the path of the key.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot read recipe {path}: {error.strerror}") from error
+    return parse_recipe(text, overrides, source=str(path))
+
+
+def parse_recipe(text: str, overrides: Iterable[str] = (), *, source: str = "recipe") -> Recipe:
+    """Like `load_recipe`, from YAML text."""
+    data = _parse_yaml(text, source)
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source} is not a recipe: it must be a mapping of sections")
+    for override in overrides:
+        apply_override(data, override)
+    return convert(data, Recipe)
+
+
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Set one `key.sub=value`, the value in YAML, in nested dictionaries."""
+    key, equals, value = override.partition("=")
+    if not (equals and key.strip()):
+        raise ConfigError(f"override {override!r} is not KEY.SUB=VALUE, as in optimiser.lr=1e-4")
+    *sections, last = key.strip().split(".")
+    for name in sections:
+        inner = data.setdefault(name, {})
+        if inner is None:
+            inner = data[name] = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"override {override!r}: {name} is a value, not a section")
+        data = inner
+    data[last] = _parse_yaml(value, f"override {override!r}")
+
+
+def convert(data: Any, struct: type[C], *, path: str = "") -> C:
+    """`data` (nested dictionaries) as `struct`; `path` is prepended to the keys in messages.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest name) or a value of the wrong type or range.
+    """
+    _refuse_unknown(data, struct, path)
+    try:
+        return msgspec.convert(data, struct, strict=True)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_readable(str(error), path)) from None
+
+
+def to_dict(config: msgspec.Struct) -> dict[str, Any]:
+    """Nested dictionaries of plain values, defaults included."""
+    plain: dict[str, Any] = msgspec.to_builtins(config)
+    return plain
+
+
+def to_yaml(config: msgspec.Struct) -> str:
+    """The resolved configuration, defaults included; `parse_recipe` reads it back to an equal one."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, default_flow_style=False)
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        line = str(error).replace("\n", " ")
+        raise ConfigError(f"{source} is not YAML: {line}") from None
+
+
+def _refuse_unknown(data: Any, struct: type[msgspec.Struct], path: str) -> None:
+    if not isinstance(data, Mapping):
+        return
+    fields = {field.name: field for field in msgspec.structs.fields(struct)}
+    for key, value in data.items():
+        full = f"{path}.{key}" if path else str(key)
+        if key not in fields:
+            close = nearest(str(key), fields)
+            known = f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(fields)}"
+            raise ConfigError(f"unknown key {full!r}; {known}")
+        kind = fields[key].type
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            _refuse_unknown(value, kind, full)
+
+
+def _readable(message: str, path: str) -> str:
+    """msgspec's `Expected ... - at `$.a.b`` with the path in front."""
+    what, _, where = message.partition(" - at `$")
+    key = where.rstrip("`").lstrip(".")
+    full = ".".join(part for part in (path, key) if part) or "recipe"
+    return f"{full}: {what[:1].lower()}{what[1:]}"

@@ -1,0 +1,274 @@
+"""An algorithm is a recipe: a named bundle of small plug-ins and their shared state.
+
+    reward → advantage → loss = Σ over terms of  coefficient · Σ over tokens of  weight · value  → trackers
+
+A **term** (the policy loss, an entropy bonus, a KL penalty, ...) gives one value per policy token; how tokens become one
+number is its `aggregation`, whose weights are computed once on the whole mini-batch. A **tracker** is memory that an
+iteration's terms read and that moves after the update. Every plug-in declares what it `requires`, and the learner
+computes the union once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from palaestra.errors import CheckpointError
+from palaestra.training.advantage import Normalise, Singleton, Weighting, group_advantage
+from palaestra.training.aggregate import Mode, token_weights
+from palaestra.training.batch import Batch
+from palaestra.training.importance import truncated_importance
+from palaestra.training.kl import Kind, kl_estimate
+from palaestra.training.surrogate import surrogate
+
+Need = Literal["entropy_grad", "old_logprob", "old_entropy", "ref_logprob", "scored"]
+"""What a plug-in may require beyond the current log-probs, the rollout's columns and the advantage. `scored`: the
+`old_*` columns must be there before the first update already, so that they cannot come from its own forward pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Where training stands."""
+
+    iteration: int
+    """From 0."""
+    total: int
+    """Planned iterations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The policy tokens of one micro-batch, all columns [P]; only the first two carry gradient."""
+
+    logprob: Tensor
+    entropy: Tensor
+    """Nats, at the sampling temperature."""
+    old_logprob: Tensor
+    rollout_logprob: Tensor
+    advantage: Tensor
+    step_id: Tensor
+    """int64: turn of the token."""
+    ref_logprob: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """What a term says about each token."""
+
+    value: Tensor
+    """[P], with gradient."""
+    diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
+    """[P] each; their means over all policy tokens are logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoundTerm:
+    """A term with the constants of one iteration."""
+
+    name: str
+    """Metric under which its aggregated value (before `coefficient`) is logged."""
+    coefficient: float
+    aggregation: Mode
+    value: Callable[[Tokens], Values]
+    constant: float | None = None
+    """Divisor of the aggregations that have one, in tokens."""
+    log: Mapping[str, float | None] = field(default_factory=dict)
+    """This iteration's constants, for the metrics."""
+
+    def weights(self, batch: Batch) -> Tensor:
+        """[B, T] float64 over a whole mini-batch, coefficient included."""
+        weights = token_weights(
+            batch.mask, self.aggregation, step_id=batch.step_id, traj=batch.traj, constant=self.constant
+        )
+        return weights * self.coefficient
+
+
+class Term(Protocol):
+    """One summand of the loss."""
+
+    @property
+    def requires(self) -> frozenset[Need]:
+        """What it reads."""
+
+    @property
+    def needs_all(self) -> bool:
+        """Whether tokens without advantage have a gradient too."""
+
+    def bind(self, moment: Moment, batch: Batch) -> BoundTerm | None:
+        """The term as it is at `moment` for a whole iteration's `batch`; `None` where it is switched off."""
+
+
+class Tracker(Protocol):
+    """Memory across iterations."""
+
+    @property
+    def requires(self) -> frozenset[Need]:
+        """What `observe` reads."""
+
+    def observe(self, batch: Batch) -> None:
+        """Take in an iteration, after its updates."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON values."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupAdvantage:
+    """Group-relative advantage of whole episodes, the same on all their tokens; see `group_advantage`."""
+
+    normalise: Normalise = "std"
+    weighting: Weighting = "trajectory"
+    singleton: Singleton = "zero"
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """[B, T] float32, 0 where not masked in."""
+        per_row = group_advantage(
+            batch.reward,
+            batch.group,
+            batch.traj,
+            normalise=self.normalise,
+            weighting=self.weighting,
+            singleton=self.singleton,
+        )
+        return torch.where(batch.mask, per_row[:, None], 0.0).float()
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyLoss:
+    """The clipped surrogate, with a truncated weight for the engine's mismatch where `mismatch_cap` is above 0."""
+
+    aggregation: Mode = "seq-mean-token-mean"
+    constant: float | None = None
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    dual_clip: float = 3.0
+    mismatch_cap: float = 0.0
+    requires: frozenset[Need] = frozenset({"old_logprob"})
+    needs_all: bool = False
+
+    def bind(self, moment: Moment, batch: Batch) -> BoundTerm:
+        """The same at every moment."""
+        return BoundTerm("surrogate", 1.0, self.aggregation, self.value, self.constant)
+
+    def value(self, tokens: Tokens) -> Values:
+        """Per-token loss; logs how much was clipped and how far the policy has moved."""
+        every = torch.ones_like(tokens.advantage, dtype=torch.bool)
+        result = surrogate(
+            tokens.logprob,
+            tokens.old_logprob,
+            tokens.advantage,
+            every,
+            clip_low=self.clip_low,
+            clip_high=self.clip_high,
+            dual_clip=self.dual_clip,
+        )
+        loss, diagnostics = (
+            result.loss,
+            {
+                "clip_fraction": result.clipped,
+                "dual_clip_fraction": result.dual_clipped,
+                "approx_kl": tokens.old_logprob - tokens.logprob.detach(),
+                "rollout_kl": tokens.rollout_logprob - tokens.old_logprob,
+            },
+        )
+        if self.mismatch_cap > 0:
+            columns = tokens.old_logprob[None], tokens.rollout_logprob[None], every[None]
+            weight = truncated_importance(*columns, cap=self.mismatch_cap)[0]
+            loss = loss * weight.to(loss.dtype)
+            diagnostics["mismatch_weight"] = weight
+        return Values(loss, diagnostics)
+
+
+@dataclass(frozen=True, slots=True)
+class EntropyBonus:
+    """`- coeff * entropy`: rewards being undecided."""
+
+    coeff: float
+    aggregation: Mode = "token-mean"
+    constant: float | None = None
+    requires: frozenset[Need] = frozenset({"entropy_grad"})
+    needs_all: bool = True
+
+    def bind(self, moment: Moment, batch: Batch) -> BoundTerm | None:
+        """The same at every moment."""
+        if self.coeff == 0:
+            return None
+        value = lambda tokens: Values(tokens.entropy)  # noqa: E731
+        return BoundTerm("entropy_bonus", -self.coeff, self.aggregation, value, self.constant)
+
+
+@dataclass(frozen=True, slots=True)
+class KLPenalty:
+    """`coeff * KL(policy, reference)` by a per-token estimate."""
+
+    coeff: float
+    kind: Kind = "k3"
+    aggregation: Mode = "token-mean"
+    constant: float | None = None
+    requires: frozenset[Need] = frozenset({"ref_logprob"})
+    needs_all: bool = True
+
+    def bind(self, moment: Moment, batch: Batch) -> BoundTerm | None:
+        """The same at every moment."""
+        return BoundTerm("kl", self.coeff, self.aggregation, self.value, self.constant) if self.coeff else None
+
+    def value(self, tokens: Tokens) -> Values:
+        """The estimate."""
+        assert tokens.ref_logprob is not None
+        return Values(kl_estimate(tokens.logprob, tokens.ref_logprob, self.kind))
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """What an iteration does with its episodes."""
+
+    name: str
+    advantage: Callable[[Batch], Tensor]
+    """Batch → [B, T] float32."""
+    terms: tuple[Term, ...]
+    trackers: Mapping[str, Tracker] = field(default_factory=dict)
+    invalid_penalty: float = 0.0
+    """Subtracted from the return for each refused action."""
+    drop_uniform_groups: bool = False
+    """Rows without advantage are not forwarded. Exact, because then no term has a gradient there."""
+
+    @property
+    def requires(self) -> frozenset[Need]:
+        """The union over terms and trackers."""
+        return frozenset().union(*(part.requires for part in (*self.terms, *self.trackers.values())))
+
+    def prepare(self, batch: Batch) -> Batch:
+        """The batch with its advantages."""
+        return batch.with_(advantage=self.advantage(batch))
+
+    def bind(self, moment: Moment, batch: Batch) -> tuple[BoundTerm, ...]:
+        """The terms of one iteration."""
+        bound = (term.bind(moment, batch) for term in self.terms)
+        return tuple(term for term in bound if term is not None)
+
+    def observe(self, batch: Batch) -> None:
+        """Move every tracker, after the iteration's updates."""
+        for tracker in self.trackers.values():
+            tracker.observe(batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of all trackers, JSON values."""
+        return {"name": self.name, "trackers": {name: t.state_dict() for name, t in self.trackers.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` gave.
+
+        Raises:
+            CheckpointError: it is the state of another algorithm.
+        """
+        if state.get("name") != self.name or set(state["trackers"]) != set(self.trackers):
+            raise CheckpointError(f"the checkpoint was made with algorithm {state.get('name')!r}, not {self.name!r}")
+        for name, tracker in self.trackers.items():
+            tracker.load_state_dict(state["trackers"][name])

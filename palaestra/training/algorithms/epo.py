@@ -1,0 +1,115 @@
+"""EPO: entropy-regularised policy optimisation (Xu et al., arXiv 2509.22576), on GRPO's advantage.
+
+    loss = L_GRPO - coefficient * (L_H - beta_k * L_smooth)
+
+`L_H` is the policy's token entropy averaged within turns, over turns, and over trajectories, so that every episode
+has the same weight whatever its length. `L_smooth` averages in the same way `slope * distance` of each token's entropy
+from a corridor around the mean entropy of all earlier iterations; `beta_k` falls from 2 to 1 over training. Both act on
+every episode, also in groups without advantage. In the first iteration there is no history and so no smoothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from palaestra.config import AlgorithmConfig
+from palaestra.training.algorithm import Algorithm, BoundTerm, EntropyBonus, Moment, Need, Tokens, Values
+from palaestra.training.algorithms.grpo import assemble, base_terms
+from palaestra.training.batch import Batch
+from palaestra.training.entropy import Corridor, EntropyOptions, corridor_penalty, phase_weight
+from palaestra.training.entropy_history import EntropyHistory, EntropyRecord
+
+Settings = EntropyOptions
+
+
+def build(config: AlgorithmConfig, settings: EntropyOptions) -> Algorithm:
+    """GRPO plus bonus and smoothing; with `coefficient` 0 it is GRPO exactly."""
+    if settings.coefficient == 0:
+        return assemble(config, base_terms(config))
+    tracker = EntropyTracker()
+    terms = (*base_terms(config), EntropyBonus(settings.coefficient, settings.aggregation))
+    if settings.smoothing:
+        terms = (*terms, Smoothing(settings, tracker))
+    return assemble(config, terms, {"entropy": tracker})
+
+
+@dataclass(frozen=True, slots=True)
+class EntropyTracker:
+    """Remembers the old policy's entropy of every iteration."""
+
+    history: EntropyHistory = field(default_factory=EntropyHistory)
+    requires: frozenset[Need] = frozenset({"old_entropy"})
+
+    def observe(self, batch: Batch) -> None:
+        """Append this iteration."""
+        self.history.append(measure(batch))
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return self.history.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        self.history.load_state_dict(state)
+
+
+@dataclass(frozen=True, slots=True)
+class Smoothing:
+    """`+ coefficient * beta_k * L_smooth`: pulls token entropies back towards the corridor."""
+
+    options: EntropyOptions
+    tracker: EntropyTracker
+    needs_all: bool = True
+
+    @property
+    def requires(self) -> frozenset[Need]:
+        """A reference that counts the running iteration needs its entropies before the first update."""
+        return frozenset({"entropy_grad", "scored"} if self.options.include_current else {"entropy_grad"})
+
+    def bind(self, moment: Moment, batch: Batch) -> BoundTerm | None:
+        """Fix corridor and phase weight; `None` while there is no history."""
+        options = self.options
+        current = measure(batch) if options.include_current else None
+        reference = self.tracker.history.reference(options.reference, current=current)
+        if reference is None:
+            return None
+        corridor = Corridor.around(reference, options.low_ratio, options.high_ratio)
+        total = options.iterations or moment.total
+        beta = phase_weight(moment.iteration, total, options.decay, options.schedule)
+        return BoundTerm(
+            name="smoothing",
+            coefficient=options.coefficient * beta,
+            aggregation=options.aggregation,
+            value=lambda tokens: self._value(tokens, corridor),
+            log={
+                "h_ref": _mean(reference),
+                "corridor_low": _mean(corridor.low),
+                "corridor_high": _mean(corridor.high),
+                "beta": beta,
+            },
+        )
+
+    def _value(self, tokens: Tokens, corridor: Corridor) -> Values:
+        low, high = corridor.on_tokens(tokens.step_id[None])
+        entropy = tokens.entropy.double()[None]
+        penalty = self.options.slope * corridor_penalty(entropy, low, high, self.options.penalty)
+        if self.options.late_turn_gate is not None:
+            penalty = penalty * (tokens.step_id >= self.options.late_turn_gate)
+        fixed = entropy.detach()
+        return Values(penalty[0], {"frac_below": (fixed < low)[0], "frac_above": (fixed > high)[0]})
+
+
+def measure(batch: Batch) -> EntropyRecord:
+    """The old policy's entropy over a whole rollout batch."""
+    assert batch.old_entropy is not None
+    return EntropyRecord.measure(batch.old_entropy, batch.mask, batch.step_id, batch.traj)
+
+
+def _mean(value: Tensor) -> float | None:
+    """One number for the log; over the turns that have one."""
+    known = value[value.isfinite()]
+    return float(known.mean()) if known.numel() else None

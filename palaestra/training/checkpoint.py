@@ -1,0 +1,195 @@
+"""Checkpoints: everything that a killed run needs to go on as if nothing had happened.
+
+    checkpoints/000010/
+      model.safetensors       the weights
+      optimiser.safetensors   its tensors, `NAME.exp_avg` and the like
+      state.json              iteration, the algorithm's state, counters, lengths of the run's growing files
+      manifest.json           SHA-256 and size of the three
+
+A checkpoint is written into a hidden folder, forced to the disk, and renamed: there is never half of one under its
+name. Nothing in it is pickled, so loading one runs no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+import torch
+from torch import Tensor, nn
+
+from palaestra.errors import CheckpointError
+
+FORMAT = 1
+_FILES = ("model.safetensors", "optimiser.safetensors", "state.json")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What is saved and loaded."""
+
+    iteration: int
+    """Iterations that were complete."""
+    model: dict[str, Tensor]
+    """Weights by parameter name."""
+    optimiser: dict[str, Tensor]
+    """As `Optimiser.state_tensors` gives them."""
+    state: dict[str, Any]
+    """JSON values."""
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
+    """Write `folder/ITERATION` and remove all but the `keep` newest. Returns its path.
+
+    Raises:
+        CheckpointError: it could not be written; the earlier ones are untouched.
+    """
+    target = folder / f"{checkpoint.iteration:06d}"
+    temporary = folder / f".{target.name}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove(temporary)
+        temporary.mkdir()
+        _write_files(temporary, checkpoint)
+        _remove(target)
+        os.replace(temporary, target)
+        _sync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise CheckpointError(
+            f"cannot write checkpoint {target}: {reason}; earlier checkpoints are untouched"
+        ) from error
+    for old in list_checkpoints(folder)[:-keep]:
+        _remove(old)
+    return target
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.name.isdigit() and path.is_dir())
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read one checkpoint, checking every byte against its manifest.
+
+    Raises:
+        CheckpointError: it is incomplete, damaged or of another format.
+    """
+    _verify(path)
+    state = _read(path / "state.json", lambda p: json.loads(p.read_bytes()))
+    return Checkpoint(
+        iteration=int(state["iteration"]),
+        model=_read(path / "model.safetensors", load_file),
+        optimiser=_read(path / "optimiser.safetensors", load_file),
+        state=state,
+    )
+
+
+def load_latest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole; a damaged one is passed over with a warning. `None` if there is none at all.
+
+    Raises:
+        CheckpointError: there are checkpoints, and all are damaged.
+    """
+    paths = list_checkpoints(folder)
+    for path in reversed(paths):
+        try:
+            return load_checkpoint(path)
+        except CheckpointError as error:
+            warnings.warn(f"{error}; trying the one before", stacklevel=2)
+    if paths:
+        raise CheckpointError(f"all {len(paths)} checkpoints in {folder} are damaged")
+    return None
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str = "the checkpoint") -> None:
+    """Copy `weights` into `model`.
+
+    Raises:
+        CheckpointError: they are those of another model; the message names the first difference.
+    """
+    own = dict(model.named_parameters())
+    odd = sorted(set(own) ^ set(weights))
+    if odd:
+        where = source if odd[0] in weights else "the model"
+        raise CheckpointError(f"{source} is of another model: only {where} has {odd[0]!r} ({len(odd)} such names)")
+    for name, parameter in own.items():
+        if parameter.shape != weights[name].shape:
+            shapes = f"{tuple(weights[name].shape)}, here {tuple(parameter.shape)}"
+            raise CheckpointError(f"{source} is of another model: {name} has shape {shapes}")
+    for name, parameter in own.items():
+        parameter.data.copy_(weights[name])
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 over names, shapes, types and values of all parameters, in order of name."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        value = parameter.detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
+    save_file(_contiguous(checkpoint.model), folder / "model.safetensors")
+    save_file(_contiguous(checkpoint.optimiser), folder / "optimiser.safetensors")
+    state = {**checkpoint.state, "iteration": checkpoint.iteration}
+    (folder / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+    manifest = {"format": FORMAT, "files": {name: _digest(folder / name) for name in _FILES}}
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    for name in (*_FILES, "manifest.json"):
+        _sync(folder / name)
+    _sync(folder)
+
+
+def _verify(path: Path) -> None:
+    manifest = _read(path / "manifest.json", lambda p: json.loads(p.read_bytes()))
+    version = manifest.get("format") if isinstance(manifest, dict) else None
+    if version != FORMAT:
+        raise CheckpointError(f"checkpoint {path} has format {version!r}; this version reads {FORMAT}")
+    for name in _FILES:
+        if _read(path / name, _digest) != manifest["files"].get(name):
+            raise CheckpointError(f"checkpoint {path} is damaged: {name} is not what was written")
+
+
+def _read(path: Path, reader: Callable[[Path], T]) -> T:
+    try:
+        return reader(path)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"checkpoint {path.parent} is damaged: cannot read {path.name} ({error})") from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _remove(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,128 @@
+"""The forward pass: micro-batches of rows in, log-probs and entropies of their policy tokens out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from palaestra.training.batch import Allowed, Batch
+from palaestra.training.logprob import logprob_entropy
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """Where a batch's policy tokens are, in row-major order: token `k` is `batch.mask.nonzero()[k]`."""
+
+    row: Tensor
+    """[P] int64."""
+    column: Tensor
+    """[P] int64."""
+    offsets: Tensor
+    """[B+1] int64: tokens `offsets[b]` to `offsets[b+1]` are those of row `b`."""
+    span: Tensor
+    """[B] int64: tokens that must be read to predict the row's last policy token; 0 in rows without any."""
+
+    @classmethod
+    def of(cls, batch: Batch) -> Flat:
+        """The index of a batch."""
+        row, column = batch.mask.nonzero(as_tuple=True)
+        per_row = batch.mask.sum(1)
+        offsets = torch.cat((per_row.new_zeros(1), per_row.cumsum(0)))
+        span = torch.zeros_like(per_row).scatter_reduce(0, row, column, "amax")
+        return cls(row, column, offsets, span)
+
+    def tokens_of(self, rows: Tensor) -> Tensor:
+        """[p] int64: the policy tokens of `rows`, in the order of the rows."""
+        starts, counts = self.offsets[rows], (self.offsets[rows + 1] - self.offsets[rows])
+        return ranges(starts, counts)
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """Rows that go through the model together."""
+
+    rows: Tensor
+    """[b] int64."""
+    tokens: Tensor
+    """[p] int64: their policy tokens, as positions in `Flat`."""
+    width: int
+    """Columns to read."""
+
+
+def micro_batches(flat: Flat, rows: Tensor, budget: int) -> Iterator[MicroBatch]:
+    """Cover `rows` by micro-batches of at most `budget` padded tokens (or of one longer row), longest rows first.
+
+    Rows without policy tokens are left out.
+    """
+    rows = rows[flat.span[rows] > 0]
+    rows = rows[flat.span[rows].argsort(descending=True, stable=True)]
+    start = 0
+    while start < len(rows):
+        width = int(flat.span[rows[start]])
+        part = rows[start : start + max(1, budget // width)]
+        yield MicroBatch(part, flat.tokens_of(part), width)
+        start += len(part)
+
+
+class PolicyModel:
+    """A transformers causal language model, seen as a function from rows to log-probs and entropies."""
+
+    def __init__(self, model: Any, *, autocast: torch.dtype | None = None) -> None:
+        self.model = model
+        self.trunk: nn.Module = model.base_model
+        self.head: nn.Linear = model.get_output_embeddings()
+        self.autocast = autocast if autocast is not torch.float32 else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head.weight.device
+
+    def __call__(self, batch: Batch, flat: Flat, part: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Log-prob and entropy of the micro-batch's policy tokens, [p] each, nats, at the batch's temperature.
+
+        Rows are padded on the right and attention is causal, so no mask is needed: padding comes after what counts.
+        """
+        hidden = self.hidden(batch.ids[part.rows, : part.width])
+        position = part_rows(flat, part)
+        before = flat.column[part.tokens] - 1
+        labels = batch.ids[flat.row[part.tokens], flat.column[part.tokens]]
+        allowed = None if batch.allowed is None else select_allowed(batch.allowed, part.tokens)
+        device = self.device
+        return logprob_entropy(
+            hidden[position.to(device), before.to(device)],
+            self.head.weight,
+            labels.to(device),
+            temperature=batch.temperature,
+            allowed=None if allowed is None else Allowed(allowed.ids.to(device), allowed.offsets.to(device)),
+            bias=self.head.bias,
+        )
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """Last hidden states [b, t, D] of `ids` [b, t]."""
+        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            state: Tensor = self.trunk(input_ids=ids.to(self.device), use_cache=False).last_hidden_state
+        return state
+
+
+def part_rows(flat: Flat, part: MicroBatch) -> Tensor:
+    """[p] int64: position within the micro-batch of each policy token's row."""
+    counts = flat.offsets[part.rows + 1] - flat.offsets[part.rows]
+    return torch.repeat_interleave(torch.arange(len(part.rows)), counts)
+
+
+def select_allowed(allowed: Allowed, tokens: Tensor) -> Allowed:
+    """The entries of `tokens` [p], in their order."""
+    starts, counts = allowed.offsets[tokens], allowed.offsets[tokens + 1] - allowed.offsets[tokens]
+    offsets = torch.cat((counts.new_zeros(1), counts.cumsum(0)))
+    return Allowed(ids=allowed.ids[ranges(starts, counts)], offsets=offsets)
+
+
+def ranges(starts: Tensor, counts: Tensor) -> Tensor:
+    """`starts[0], starts[0]+1, ... (counts[0] of them), starts[1], ...`, int64."""
+    begin = torch.repeat_interleave(starts - (counts.cumsum(0) - counts), counts)
+    return begin + torch.arange(len(begin))

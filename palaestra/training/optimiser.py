@@ -1,0 +1,95 @@
+"""AdamW with a learning-rate schedule, whose state is plain named tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from palaestra.config import OptimiserConfig
+from palaestra.errors import CheckpointError
+
+
+def learning_rate(config: OptimiserConfig, iteration: int, total: int) -> float:
+    """The rate of iteration `iteration` (from 0) of `total` planned ones; beyond them it stays at the floor."""
+    warmup = math.ceil(config.warmup * total)
+    if iteration < warmup:
+        return config.lr * (iteration + 1) / warmup
+    progress = min(1.0, (iteration - warmup) / max(1, total - 1 - warmup))
+    match config.schedule:
+        case "constant":
+            height = 1.0
+        case "linear":
+            height = 1.0 - progress
+        case "cosine":
+            height = (1.0 + math.cos(math.pi * progress)) / 2
+    if config.schedule == "constant":
+        return config.lr
+    return config.lr * (config.floor + (1.0 - config.floor) * height)
+
+
+class Optimiser:
+    """AdamW over the trainable parameters of a model; weight decay on matrices only."""
+
+    def __init__(self, model: nn.Module, config: OptimiserConfig) -> None:
+        self.config = config
+        self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        matrices = [p for p in self._parameters.values() if p.ndim >= 2]
+        others = [p for p in self._parameters.values() if p.ndim < 2]
+        groups = [
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        self._adam = torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr=config.lr, betas=config.betas, eps=1e-8, fused=True
+        )
+
+    def step(self, lr: float) -> float:
+        """Clip the accumulated gradients, take a step, clear them.
+
+        Returns:
+            The gradient norm before clipping. If it is not finite no step is taken.
+        """
+        limit = self.config.grad_clip or math.inf
+        norm = float(nn.utils.clip_grad_norm_(self._parameters.values(), limit))
+        if math.isfinite(norm):
+            for group in self._adam.param_groups:
+                group["lr"] = lr
+            self._adam.step()
+        self.clear()
+        return norm
+
+    def clear(self) -> None:
+        """Drop accumulated gradients."""
+        self._adam.zero_grad(set_to_none=True)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Moments and step counts, `PARAMETER.KEY`; empty before the first step."""
+        state = self._adam.state
+        return {
+            f"{name}.{key}": value for name, p in self._parameters.items() for key, value in state.get(p, {}).items()
+        }
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `state_tensors` gave.
+
+        Raises:
+            CheckpointError: they belong to other parameters.
+        """
+        found: dict[str, dict[str, Tensor]] = {}
+        for full, value in tensors.items():
+            name, _, key = full.rpartition(".")
+            found.setdefault(name, {})[key] = value
+        if found and set(found) != set(self._parameters):
+            raise CheckpointError("the checkpoint's optimiser state is of another model")
+        self._adam.state.clear()
+        for name, values in found.items():
+            parameter = self._parameters[name]
+            if any(v.ndim and v.shape != parameter.shape for v in values.values()):
+                raise CheckpointError(f"the checkpoint's optimiser state is of another model: {name} has another shape")
+            self._adam.state[parameter] = {
+                key: value.clone() if value.ndim == 0 else value.to(parameter.device, parameter.dtype).clone()
+                for key, value in values.items()
+            }

@@ -1,0 +1,179 @@
+"""From trajectories to the learner's batch.
+
+A row is a sequence of nodes read once by the model. A step whose prompt extends the row (the previous prompt, the previous
+completion, the new observation) is appended to it, so that an episode with full history is one row and its shared
+prefix is computed once. A step whose context was cut (a window, a summary) begins a new row. Every completion is
+trained exactly once: where it comes again as the context of a later row it is masked out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from palaestra.errors import DataError
+from palaestra.trajectories.record import Node, Trajectory
+from palaestra.training.batch import Allowed, Batch
+
+TRAINABLE = ("ok", "overflow")
+"""Statuses of episodes whose outcome is the agent's doing. The others were cut off from outside and teach nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One token sequence of one trajectory."""
+
+    trajectory: int
+    """Its position in `Rows.trajectories`."""
+    nodes: list[int]
+    """Indices of the trajectory's nodes, in order."""
+    steps: dict[int, int]
+    """Node index of each completion trained in this row → its turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A batch and what it was made from."""
+
+    batch: Batch
+    trajectories: list[Trajectory]
+    """Those in the batch; `batch.traj` are positions in this list."""
+    left_out: dict[str, int]
+    """How many others there were, by status (`empty`: nothing was sampled)."""
+
+
+def build_rows(trajectories: Sequence[Trajectory], *, temperature: float = 1.0, invalid_penalty: float = 0.0) -> Rows:
+    """The batch of an iteration.
+
+    Args:
+        trajectories: as the rollout driver gave them; order is kept.
+        temperature: at which they were sampled.
+        invalid_penalty: subtracted from the return for each action that the environment refused.
+
+    Raises:
+        DataError: nodes and steps that do not fit together.
+    """
+    kept = [t for t in trajectories if t.status in TRAINABLE and t.sampled_tokens]
+    left_out = Counter(t.status if t.status not in TRAINABLE else "empty" for t in trajectories)
+    left_out.subtract(t.status if t.status not in TRAINABLE else "empty" for t in kept)
+    rows = [row for index, trajectory in enumerate(kept) for row in rows_of(trajectory, index)]
+    rewards = [t.total_reward - invalid_penalty * sum(s.invalid for s in t.steps) for t in kept]
+    batch = _fill(rows, kept, rewards, temperature)
+    return Rows(batch=batch, trajectories=kept, left_out={k: n for k, n in sorted(left_out.items()) if n > 0})
+
+
+def rows_of(trajectory: Trajectory, index: int = 0) -> list[Row]:
+    """The rows of one trajectory, in time order."""
+    rows: list[Row] = []
+    previous = -1
+    for turn, step in enumerate(trajectory.steps):
+        if step.completion < 0:
+            continue
+        if not 0 <= step.completion < len(trajectory.nodes):
+            raise DataError(f"trajectory {trajectory.id!r}, step {turn}: there is no node {step.completion}")
+        prompt = step.prompt
+        row = rows[-1] if rows else None
+        if row is not None and prompt is None:
+            new: list[int] | None = list(range(previous + 1, step.completion))
+        elif row is not None and prompt is not None and prompt[: len(row.nodes)] == row.nodes:
+            new = prompt[len(row.nodes) :]
+        else:
+            new = None
+        if row is None or new is None:
+            row = Row(index, [], {})
+            rows.append(row)
+            new = list(range(step.completion)) if prompt is None else list(prompt)
+        row.nodes.extend(new)
+        row.nodes.append(step.completion)
+        row.steps[step.completion] = turn
+        previous = step.completion
+    return rows
+
+
+def _fill(
+    rows: Sequence[Row], trajectories: Sequence[Trajectory], rewards: Sequence[float], temperature: float
+) -> Batch:
+    lengths = np.array(
+        [sum(len(trajectories[r.trajectory].nodes[n].ids) for n in r.nodes) for r in rows], dtype=np.int64
+    )
+    shape = (len(rows), int(lengths.max(initial=0)))
+    columns = _Columns(
+        ids=np.zeros(shape, np.int64),
+        step=np.full(shape, -1, np.int64),
+        logprob=np.zeros(shape, np.float32),
+        entropy=np.zeros(shape, np.float32),
+    )
+    allowed: list[list[int]] = []
+    for index, row in enumerate(rows):
+        columns.write(index, row, trajectories[row.trajectory], allowed)
+    if (columns.step[:, :1] >= 0).any():
+        raise DataError("a row begins with a sampled token: nothing predicts it")
+    groups = _numbered(t.group or t.id for t in trajectories)
+    owner = np.array([r.trajectory for r in rows], dtype=np.int64)
+    return Batch(
+        ids=torch.from_numpy(columns.ids),
+        length=torch.from_numpy(lengths),
+        mask=torch.from_numpy(columns.step >= 0),
+        step_id=torch.from_numpy(columns.step),
+        traj=torch.from_numpy(owner),
+        group=torch.from_numpy(groups[owner] if len(rows) else owner),
+        reward=torch.from_numpy(np.array(rewards, dtype=np.float64)[owner] if len(rows) else np.zeros(0)),
+        rollout_logprob=torch.from_numpy(columns.logprob),
+        rollout_entropy=torch.from_numpy(columns.entropy),
+        allowed=_ragged(allowed) if any(allowed) else None,
+        temperature=temperature,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """The padded per-token arrays [B, T] being filled."""
+
+    ids: NDArray[np.int64]
+    step: NDArray[np.int64]
+    logprob: NDArray[np.float32]
+    entropy: NDArray[np.float32]
+
+    def write(self, index: int, row: Row, trajectory: Trajectory, allowed: list[list[int]]) -> None:
+        start = 0
+        for n in row.nodes:
+            node = trajectory.nodes[n]
+            span = slice(start, start + len(node.ids))
+            self.ids[index, span] = node.ids
+            if n in row.steps:
+                _check_sampled(node, trajectory)
+                self.step[index, span] = row.steps[n]
+                self.logprob[index, span] = node.logprobs
+                if node.entropies:
+                    self.entropy[index, span] = node.entropies
+                allowed.extend(node.allowed if node.allowed is not None else [[]] * len(node.ids))
+            start = span.stop
+
+
+def _check_sampled(node: Node, trajectory: Trajectory) -> None:
+    count = len(node.ids)
+    fits = node.sampled and len(node.logprobs) == count and len(node.entropies) in (0, count)
+    if not fits or (node.allowed is not None and len(node.allowed) != count):
+        raise DataError(
+            f"trajectory {trajectory.id!r}: a completion of {count} tokens has {len(node.logprobs)} log-probs and "
+            f"{len(node.entropies)} entropies, or was not sampled"
+        )
+
+
+def _numbered(names: Iterable[str]) -> NDArray[Any]:
+    """Each name's number, in order of first appearance."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
+
+
+def _ragged(allowed: Sequence[Sequence[int]]) -> Allowed:
+    offsets = np.zeros(len(allowed) + 1, dtype=np.int64)
+    np.cumsum([len(a) for a in allowed], out=offsets[1:])
+    flat = np.fromiter((token for a in allowed for token in a), dtype=np.int64, count=int(offsets[-1]))
+    return Allowed(ids=torch.from_numpy(flat), offsets=torch.from_numpy(offsets))
