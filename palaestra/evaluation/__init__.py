@@ -1,0 +1,1 @@
+"""How good is an agent: suites played and summarised, with intervals."""

@@ -1,0 +1,141 @@
+"""The result of an evaluation: what is reported, printed, compared and stored as JSON."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from palaestra.errors import DataError, PalaestraError
+from palaestra.evaluation.intervals import Rate, wilson
+from palaestra.trajectories.record import Trajectory
+
+
+class KindResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the table: the episodes of one kind of task."""
+
+    success: Rate
+    length: float
+    """Mean actions of an episode."""
+    reward: float
+    """Mean return."""
+
+
+class EvalResult(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent on a suite. Every episode counts: one that was cut off by an error is a failure."""
+
+    suite: str
+    """Reference of the suite, `NAME[/LEVEL]:SPLIT`."""
+    agent: str
+    n: int
+    """Episodes."""
+    success: Rate
+    """Share of solved episodes with its Wilson 95 % interval."""
+    reward: float
+    """Mean return."""
+    length: float
+    """Mean actions of an episode."""
+    invalid_rate: float
+    """Share of actions that the environment refused."""
+    by_kind: dict[str, KindResult]
+    """A row per kind of task, by name."""
+    statuses: dict[str, int]
+    """Episodes by status."""
+    env_steps: int
+    tokens_generated: int
+    """Tokens that the policy sampled."""
+    seconds: float = 0.0
+    """Wall-clock time of the call that made the result; episodes found in a store took none."""
+    temperature: float | None = None
+    """At which a language model sampled; `None` for other agents."""
+
+    @classmethod
+    def of(
+        cls,
+        trajectories: Sequence[Trajectory],
+        *,
+        suite: str,
+        agent: str,
+        seconds: float = 0.0,
+        temperature: float | None = None,
+    ) -> EvalResult:
+        """Summarise finished episodes."""
+        total = _row(trajectories)
+        steps = [step for t in trajectories for step in t.steps]
+        kinds = sorted({t.kind for t in trajectories if t.kind})
+        return cls(
+            suite=suite,
+            agent=agent,
+            n=len(trajectories),
+            success=total.success,
+            reward=total.reward,
+            length=total.length,
+            invalid_rate=_mean(step.invalid for step in steps),
+            by_kind={kind: _row([t for t in trajectories if t.kind == kind]) for kind in kinds},
+            statuses=dict(sorted(Counter(t.status for t in trajectories).items())),
+            env_steps=len(steps),
+            tokens_generated=sum(t.sampled_tokens for t in trajectories),
+            seconds=seconds,
+            temperature=temperature,
+        )
+
+    def to_json(self) -> str:
+        """This result as indented JSON."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> EvalResult:
+        """The result that `to_json` wrote.
+
+        Raises:
+            DataError: the text is none.
+        """
+        try:
+            return msgspec.json.decode(text, type=cls)
+        except msgspec.MsgspecError as error:
+            raise DataError(f"not an evaluation result: {error}") from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the JSON; a kill leaves the old file or the new one.
+
+        Raises:
+            PalaestraError: the file cannot be written.
+        """
+        path = Path(path)
+        fresh = path.with_name(path.name + ".new")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fresh.write_text(self.to_json() + "\n", encoding="utf-8")
+            fresh.replace(path)
+        except OSError as error:
+            raise PalaestraError(f"cannot write {path}: {error.strerror or error}") from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> EvalResult:
+        """The result that `save` wrote.
+
+        Raises:
+            DataError: the file cannot be read, or holds none.
+        """
+        try:
+            return cls.from_json(Path(path).read_bytes())
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+
+
+def _row(trajectories: Sequence[Trajectory]) -> KindResult:
+    return KindResult(
+        success=wilson(sum(t.success for t in trajectories), len(trajectories)),
+        length=_mean(len(t.steps) for t in trajectories),
+        reward=_mean(t.total_reward for t in trajectories),
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed) if listed else 0.0
