@@ -1,0 +1,1 @@
+"""How palaestra-tiny was made: recorded play, its tokenizer, and the training on it."""

@@ -26,6 +26,7 @@ class Encoder:
         self.encode = lru_cache(200_000)(lambda text: tuple(tokenizer.encode(text, add_special_tokens=False)))
 
     def __call__(self, episode: list[tuple[str, str]]) -> tuple[list[int], list[float]]:
+        """Token ids of the whole episode, and the weight of each in the loss."""
         ids: list[int] = []
         weights: list[float] = []
         for role, text in episode:

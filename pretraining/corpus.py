@@ -1,4 +1,4 @@
-"""Recorded play from which palaestra-tiny learns: experts that search, noisy ones, and random ones, in training scenes only.
+"""Recorded play from which palaestra-tiny learns: experts that search, noisy ones, random ones; training scenes only.
 
 Nothing in an episode tells how good its player is; a model of this play therefore begins as a mixture of all of them.
 """

@@ -98,7 +98,7 @@ def pretrain(minutes: float, out: Path, tokens: int, lr: float, observation_weig
         ids, weights = next(stream)
         seen += int((ids > 0).sum())
         loss, act = loss_of(model, ids, weights)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optim in optims:
             optim.step()

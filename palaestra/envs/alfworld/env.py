@@ -17,14 +17,15 @@ from palaestra.envs.tasks import Task
 from palaestra.errors import DataError, EnvError
 
 MAX_TURNS = 50
-"""ALFWorld's usual episode limit, for games that name none."""
+"""ALFWorld's usual episode limit, for whole games that name none."""
 
 
 class HouseholdEnv(Env[str, str]):
     """ALFWorld's household tasks on Palaestra's own engine.
 
     A task's `params` hold either `level`, `split` and `index` of a generated game, or a whole `game`; `max_turns` caps
-    the episode. Without a task, `reset` draws a training game of `level` from its seed. The game itself has no randomness.
+    the episode. Without a task, `reset` draws a training game of `level` from its seed. The game itself has no
+    randomness.
     """
 
     def __init__(self, level: str = "small") -> None:
@@ -41,8 +42,7 @@ class HouseholdEnv(Env[str, str]):
             DataError: the task's params do not describe a game that can be played.
         """
         params = task.params if task else {"level": self.level, "split": "train", "index": _index(seed)}
-        game = _game(params)
-        self._max_turns = int(params.get("max_turns") or LEVELS.get(params.get("level", ""), LEVELS["full"]).max_turns)
+        game, self._max_turns = _game(params), _max_turns(params)
         self._world = World(game)
         self._turns = 0
         return Reset(self._world.restart(), self._info(self._world, False))
@@ -81,8 +81,8 @@ class HouseholdEnv(Env[str, str]):
         world = self._playing
         held = world.objects[world.held] if world.held >= 0 else "nothing"
         rows = [
-            f"{'→' if i == world.place else ' '} {name}: {', '.join(world.objects[o] for o in world.contents[i]) or '-'}"
-            for i, name in enumerate(world.receptacles)
+            f"{'→' if i == world.place else ' '} {name}: {', '.join(world.objects[o] for o in inside) or '-'}"
+            for i, (name, inside) in enumerate(zip(world.receptacles, world.contents, strict=True))
         ]
         return "\n".join([f"task: {world.game.goal.text}", f"held: {held}", *rows])
 
@@ -115,5 +115,14 @@ def _game(params: Mapping[str, Any]) -> Game:
         if "game" in params:
             return check_game(msgspec.convert(params["game"], Game))
         return generate(str(params["level"]), str(params["split"]), int(params["index"]))
-    except (msgspec.ValidationError, KeyError, TypeError, ValueError) as error:
+    except (msgspec.ValidationError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"the task's params do not describe a household game: {error}") from error
+
+
+def _max_turns(params: Mapping[str, Any]) -> int:
+    turns = params.get("max_turns")
+    if turns is None:
+        return LEVELS[str(params["level"])].max_turns if "game" not in params else MAX_TURNS
+    if not isinstance(turns, int) or turns < 1:
+        raise DataError(f"max_turns of a household game is a positive whole number, not {turns!r}")
+    return turns

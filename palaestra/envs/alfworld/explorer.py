@@ -1,7 +1,7 @@
 """A demonstrator that sees no more than the agent: it searches, remembers what it saw, and acts on it.
 
-It makes the recorded play from which `palaestra-tiny` learned to read and to act; unlike the oracle it shows how to look
-for things. `noise` makes it a worse one.
+It makes the recorded play from which `palaestra-tiny` learned to read and to act; unlike the oracle it shows how to
+look for things. `noise` makes it a worse one.
 """
 
 from __future__ import annotations

@@ -38,6 +38,10 @@ TEMPLATES: dict[str, tuple[str, str]] = {
 """ALFWorld's two sentences of each task type."""
 
 
+MOST_RECEPTACLES, MOST_OBJECTS = 500, 2_000
+"""Bounds on a scene, ten times and more beyond ALFRED's, so that a hostile file cannot exhaust memory."""
+
+
 class Goal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is to be done."""
 
@@ -82,8 +86,10 @@ def check_game(game: Game) -> Game:
     """`game` itself, if it is one that can be played.
 
     Raises:
-        DataError: a type that does not exist, an object nowhere, or a goal that names no such thing.
+        DataError: a type that does not exist, an object nowhere, a goal that names no such thing, or far too many things.
     """
+    if len(game.receptacles) > MOST_RECEPTACLES or len(game.objects) > MOST_OBJECTS:
+        raise DataError(f"a game has up to {MOST_RECEPTACLES} receptacles and {MOST_OBJECTS} objects")
     for kind, number in game.receptacles:
         if kind not in v.FITS or number < 1:
             raise DataError(f"the game has an unknown receptacle {kind!r} {number}")

@@ -1,8 +1,8 @@
 """Scenes and tasks from seeds, at named levels, with splits that cannot overlap.
 
-A game's split is decided by a hash of its *layout* (room and receptacles, without the objects): 10 % of all layouts belong
-to `test`, 10 % to `validation`, the rest to `train`. A test game therefore plays in a scene that no training game has,
-whatever seeds are drawn.
+A game's split is decided by a hash of its *layout* (room and receptacles, without the objects): 10 % of all layouts
+belong to `test`, 10 % to `validation`, the rest to `train`. A test game therefore plays in a scene that no training
+game has, whatever seeds are drawn.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from typing import Any
 
 from palaestra.envs.alfworld.generate import LEVELS
 from palaestra.envs.tasks import Task, TaskSuite
-from palaestra.errors import UnknownNameError
+from palaestra.errors import ConfigError, UnknownNameError
 
 ENV = "alfworld/Household-v0"
 SIZES = {"train": 100_000, "validation": 1_000, "test": 1_000}
@@ -19,9 +19,10 @@ def load(split: str, level: str | None = None, **params: Any) -> TaskSuite:
     Args:
         split: `train`, `validation` or `test`; of the level `alfred` its own splits, `train` and `valid_seen`.
         level: a name of `LEVELS`, or `alfred`; the default is `small`.
-        params: for `alfred`, `data`: the folder with the trials.
+        params: for `alfred`, `data`: the folder with the trials, and `layouts`: the folder with ALFWorld's scenes.
 
     Raises:
+        ConfigError: a parameter that the level does not have.
         UnknownNameError: no such level or split.
     """
     level = level or "small"
@@ -29,6 +30,8 @@ def load(split: str, level: str | None = None, **params: Any) -> TaskSuite:
         from palaestra.envs.alfworld.alfred import load_alfred
 
         return load_alfred(split, **params)
+    if params:
+        raise ConfigError(f"alfworld/{level} takes no parameters, but got {', '.join(sorted(params))}")
     if level not in LEVELS:
         raise UnknownNameError("level of alfworld", level, [*LEVELS, "alfred"])
     if split not in SIZES:

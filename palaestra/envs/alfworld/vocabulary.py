@@ -1,28 +1,32 @@
 """What a household holds: object and receptacle types, what fits where, what can be done to what, and the rooms.
 
-Facts of ALFRED (Shridhar et al., 2020, MIT licence) and of ALFWorld's text games (Shridhar et al., 2021), written down as
-data: which object fits which receptacle, the affordances, and how many receptacles of each type its 120 scenes have.
+Facts of ALFRED (Shridhar et al., 2020, MIT licence) and of ALFWorld's text games (Shridhar et al., 2021), written down
+as data: which object fits which receptacle, the affordances, and how many receptacles of each type its 120 scenes have.
 Names are ALFRED's types; a game shows them in lower case with a number, "countertop 2".
 """
 
 from __future__ import annotations
 
 
+def _ordered(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
+    return frozenset(_ordered(text))
 
 
 _TABLE = _words(
-    "AlarmClock Apple AppleSliced BaseballBat BasketBall Book Bowl Box Bread BreadSliced ButterKnife CD Candle CellPhone "
-    "Cloth CreditCard Cup DeskLamp DishSponge Egg FloorLamp Fork Glassbottle HandTowel Kettle KeyChain Knife Ladle Laptop "
-    "Lettuce LettuceSliced Mug Newspaper Pan PaperTowel Pen Pencil PepperShaker Plate Pot Potato PotatoSliced "
-    "RemoteControl SaltShaker SoapBar SoapBottle Spatula Spoon SprayBottle Statue TennisRacket TissueBox ToiletPaper "
-    "ToiletPaperRoll Tomato TomatoSliced Vase Watch WateringCan WineBottle"
+    "AlarmClock Apple AppleSliced BaseballBat BasketBall Book Bowl Box Bread BreadSliced ButterKnife CD Candle "
+    "CellPhone Cloth CreditCard Cup DeskLamp DishSponge Egg FloorLamp Fork Glassbottle HandTowel Kettle KeyChain "
+    "Knife Ladle Laptop Lettuce LettuceSliced Mug Newspaper Pan PaperTowel Pen Pencil PepperShaker Plate Pot Potato "
+    "PotatoSliced RemoteControl SaltShaker SoapBar SoapBottle Spatula Spoon SprayBottle Statue TennisRacket "
+    "TissueBox ToiletPaper ToiletPaperRoll Tomato TomatoSliced Vase Watch WateringCan WineBottle"
 )
 _SEAT = _words("BasketBall Book Box CellPhone Cloth CreditCard KeyChain Laptop Newspaper Pillow RemoteControl")
 _CHEST = _words(
-    "AlarmClock BasketBall Book Bowl Box CD Candle CellPhone Cloth CreditCard Cup DeskLamp Glassbottle KeyChain Laptop "
-    "Mug Newspaper Pen Pencil Plate RemoteControl SprayBottle Statue TennisRacket TissueBox ToiletPaper "
+    "AlarmClock BasketBall Book Bowl Box CD Candle CellPhone Cloth CreditCard Cup DeskLamp Glassbottle KeyChain "
+    "Laptop Mug Newspaper Pen Pencil Plate RemoteControl SprayBottle Statue TennisRacket TissueBox ToiletPaper "
     "ToiletPaperRoll Vase Watch WateringCan WineBottle"
 )
 
@@ -31,9 +35,9 @@ FITS: dict[str, frozenset[str]] = {
     "BathtubBasin": _words("Cloth DishSponge HandTowel SoapBar"),
     "Bed": _words("BaseballBat BasketBall Book CellPhone Laptop Newspaper Pillow TennisRacket"),
     "Cabinet": _words(
-        "Book Bowl Box CD Candle Cloth Cup DishSponge Glassbottle HandTowel Kettle Ladle Mug Newspaper Pan PepperShaker "
-        "Plate Plunger Pot SaltShaker SoapBar SoapBottle SprayBottle TissueBox ToiletPaper ToiletPaperRoll Vase "
-        "WateringCan WineBottle"
+        "Book Bowl Box CD Candle Cloth Cup DishSponge Glassbottle HandTowel Kettle Ladle Mug Newspaper Pan "
+        "PepperShaker Plate Plunger Pot SaltShaker SoapBar SoapBottle SprayBottle TissueBox ToiletPaper "
+        "ToiletPaperRoll Vase WateringCan WineBottle"
     ),
     "Cart": _words(
         "Candle Cloth DishSponge HandTowel Mug PaperTowel Plunger SoapBar SoapBottle SprayBottle Statue TissueBox "
@@ -45,9 +49,9 @@ FITS: dict[str, frozenset[str]] = {
     "Desk": _CHEST | {"SoapBottle"},
     "DiningTable": _TABLE,
     "Drawer": _words(
-        "Book ButterKnife CD Candle CellPhone Cloth CreditCard DishSponge Fork HandTowel KeyChain Knife Ladle Newspaper "
-        "Pen Pencil PepperShaker RemoteControl SaltShaker SoapBar SoapBottle Spatula Spoon SprayBottle TissueBox "
-        "ToiletPaper ToiletPaperRoll Watch WateringCan"
+        "Book ButterKnife CD Candle CellPhone Cloth CreditCard DishSponge Fork HandTowel KeyChain Knife Ladle "
+        "Newspaper Pen Pencil PepperShaker RemoteControl SaltShaker SoapBar SoapBottle Spatula Spoon SprayBottle "
+        "TissueBox ToiletPaper ToiletPaperRoll Watch WateringCan"
     ),
     "Dresser": _CHEST,
     "Fridge": _words(
@@ -55,9 +59,9 @@ FITS: dict[str, frozenset[str]] = {
         "PotatoSliced Tomato TomatoSliced WineBottle"
     ),
     "GarbageCan": _words(
-        "Apple AppleSliced Bread BreadSliced CD Cloth DishSponge Egg HandTowel Lettuce LettuceSliced Newspaper PaperTowel "
-        "Pen Pencil Potato PotatoSliced SoapBar SoapBottle SprayBottle TissueBox ToiletPaper ToiletPaperRoll Tomato "
-        "TomatoSliced WineBottle"
+        "Apple AppleSliced Bread BreadSliced CD Cloth DishSponge Egg HandTowel Lettuce LettuceSliced Newspaper "
+        "PaperTowel Pen Pencil Potato PotatoSliced SoapBar SoapBottle SprayBottle TissueBox ToiletPaper "
+        "ToiletPaperRoll Tomato TomatoSliced WineBottle"
     ),
     "HandTowelHolder": _words("HandTowel"),
     "LaundryHamper": _words("Cloth"),
@@ -67,14 +71,14 @@ FITS: dict[str, frozenset[str]] = {
     "Ottoman": _SEAT,
     "Safe": _words("CD CellPhone CreditCard KeyChain Statue Vase Watch"),
     "Shelf": _words(
-        "AlarmClock Book Bowl Box CD Candle CellPhone Cloth CreditCard Cup DeskLamp DishSponge Glassbottle HandTowel Kettle "
-        "KeyChain Mug Newspaper PaperTowel Pen Pencil PepperShaker Plate Pot RemoteControl SaltShaker SoapBar SoapBottle "
-        "SprayBottle Statue TissueBox ToiletPaper ToiletPaperRoll Vase Watch WateringCan WineBottle"
+        "AlarmClock Book Bowl Box CD Candle CellPhone Cloth CreditCard Cup DeskLamp DishSponge Glassbottle HandTowel "
+        "Kettle KeyChain Mug Newspaper PaperTowel Pen Pencil PepperShaker Plate Pot RemoteControl SaltShaker SoapBar "
+        "SoapBottle SprayBottle Statue TissueBox ToiletPaper ToiletPaperRoll Vase Watch WateringCan WineBottle"
     ),
     "SideTable": _TABLE,
     "SinkBasin": _words(
-        "Apple AppleSliced Bowl ButterKnife Cloth Cup DishSponge Egg Fork Glassbottle HandTowel Kettle Knife Ladle Lettuce "
-        "LettuceSliced Mug Pan Plate Pot Potato PotatoSliced SoapBar Spatula Spoon Tomato TomatoSliced"
+        "Apple AppleSliced Bowl ButterKnife Cloth Cup DishSponge Egg Fork Glassbottle HandTowel Kettle Knife Ladle "
+        "Lettuce LettuceSliced Mug Pan Plate Pot Potato PotatoSliced SoapBar Spatula Spoon Tomato TomatoSliced"
     ),
     "Sofa": _SEAT,
     "StoveBurner": _words("Kettle Pan Pot"),
@@ -96,8 +100,8 @@ KNIVES = _words("ButterKnife Knife")
 HEATABLE = _words("Apple Bread Cup Egg Mug Plate Potato Tomato")
 COOLABLE = _words("Apple Bowl Bread Cup Egg Lettuce Mug Pan Plate Pot Potato Tomato WineBottle")
 CLEANABLE = _words(
-    "Apple Bowl ButterKnife Cloth Cup DishSponge Egg Fork Kettle Knife Ladle Lettuce Mug Pan Plate Pot Potato SoapBar "
-    "Spatula Spoon Tomato"
+    "Apple Bowl ButterKnife Cloth Cup DishSponge Egg Fork Kettle Knife Ladle Lettuce Mug Pan Plate Pot Potato "
+    "SoapBar Spatula Spoon Tomato"
 )
 APPLIANCE = {"heat": "Microwave", "cool": "Fridge", "clean": "SinkBasin"}
 """Verb that changes what is held -> receptacle type where it works."""
@@ -171,20 +175,20 @@ ROOMS: dict[str, dict[str, tuple[float, int, int]]] = {
 """Room -> receptacle type -> (share of ALFRED's scenes that have it, fewest, most)."""
 
 ROOM_OBJECTS: dict[str, tuple[str, ...]] = {
-    "kitchen": tuple(
-        "Apple Bowl Bread ButterKnife Cup DishSponge Egg Fork Glassbottle Kettle Knife Ladle Lettuce Mug Pan PepperShaker "
-        "Plate Pot Potato SaltShaker SoapBottle Spatula Spoon Tomato Vase WineBottle CreditCard Book".split()
+    "kitchen": _ordered(
+        "Apple Bowl Bread ButterKnife Cup DishSponge Egg Fork Glassbottle Kettle Knife Ladle Lettuce Mug Pan "
+        "PepperShaker Plate Pot Potato SaltShaker SoapBottle Spatula Spoon Tomato Vase WineBottle CreditCard Book"
     ),
-    "living room": tuple(
+    "living room": _ordered(
         "Book Box CellPhone CreditCard KeyChain Laptop Newspaper Pillow RemoteControl Statue Vase Watch TissueBox "
-        "WateringCan Plate Bowl Pen Pencil Candle".split()
+        "WateringCan Plate Bowl Pen Pencil Candle"
     ),
-    "bedroom": tuple(
-        "AlarmClock BaseballBat BasketBall Book Bowl Box CD CellPhone Cloth CreditCard KeyChain Laptop Mug Pen Pencil Pillow "
-        "TennisRacket Vase Watch TissueBox".split()
+    "bedroom": _ordered(
+        "AlarmClock BaseballBat BasketBall Book Bowl Box CD CellPhone Cloth CreditCard KeyChain Laptop Mug Pen "
+        "Pencil Pillow TennisRacket Vase Watch TissueBox"
     ),
-    "bathroom": tuple(
-        "Candle Cloth HandTowel SoapBar SoapBottle SprayBottle ToiletPaper Towel TissueBox Plunger DishSponge".split()
+    "bathroom": _ordered(
+        "Candle Cloth HandTowel SoapBar SoapBottle SprayBottle ToiletPaper Towel TissueBox Plunger DishSponge"
     ),
 }
 """Room -> object types that its scenes hold."""

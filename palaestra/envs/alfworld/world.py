@@ -1,7 +1,7 @@
 """The household engine: ALFWorld's text game in pure Python.
 
-Rules and texts are those of ALFWorld's PDDL domain and grammar (Shridhar et al., 2021), as found by differential testing
-against it. Every receptacle is a place of its own; the agent begins in the middle of the room, at none of them.
+Rules and texts are those of ALFWorld's PDDL domain and grammar (Shridhar et al., 2021), as found by differential
+testing against it. Every receptacle is a place of its own; the agent begins in the middle of the room, at none of them.
 
 All state is in seven fields of plain values, so a snapshot is a tuple of them and costs microseconds.
 """
@@ -148,7 +148,7 @@ class World:
             near = self.contents[self.place]
             commands.extend(f"slice {self.objects[o]} with {what}" for o in near if self.things[o] in v.SLICEABLE)
 
-    # -- what is done ---------------------------------------------------------------------------------------------------
+    # -- what is done -------------------------------------------------------------------------------------------------
 
     def act(self, command: str) -> str:
         """Do one command and return its text; a command that does not apply changes nothing and says so."""
