@@ -15,7 +15,6 @@ COMMANDS = {
     "train": "train an agent by a recipe",
     "eval": "run an agent on a task suite and report success with its interval",
     "report": "write the HTML report of a run",
-    "compare": "compare two runs on the tasks that both were evaluated on",
     "check": "check an environment against the contract",
     "envs": "list the environments, task suites, models and recipes at hand",
 }

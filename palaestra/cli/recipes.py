@@ -28,5 +28,5 @@ def find_recipe(reference: str) -> Path:
         return path
     known = recipe_paths()
     if reference not in known:
-        raise UnknownNameError("recipe (neither a file nor shipped)", reference, known)
+        raise UnknownNameError("recipe", reference, known)
     return known[reference]

@@ -1,0 +1,33 @@
+"""Results as tables for the terminal."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from palaestra.evaluation.intervals import Rate
+from palaestra.evaluation.result import EvalResult
+
+
+def percent(rate: Rate) -> str:
+    """`62.5 % [50.1, 73.4]`."""
+    return f"{100 * rate.value:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
+
+
+def result_table(result: EvalResult) -> Table:
+    """One evaluation: a row per kind of task and one for all."""
+    table = Table(title=f"{result.agent} on {result.suite}", title_justify="left", caption=_caption(result))
+    for name in ("task type", "n", "success [95 %]", "length", "return"):
+        table.add_column(name, justify="left" if name == "task type" else "right", no_wrap=True)
+    for kind, row in result.by_kind.items():
+        table.add_row(kind, str(row.success.n), percent(row.success), f"{row.length:.1f}", f"{row.reward:.3f}")
+    table.add_section()
+    table.add_row("all", str(result.n), percent(result.success), f"{result.length:.1f}", f"{result.reward:.3f}")
+    return table
+
+
+def _caption(result: EvalResult) -> str:
+    odd = [f"{count} {status}" for status, count in result.statuses.items() if status != "ok"]
+    parts = [f"{100 * result.invalid_rate:.1f} % of actions refused", f"{result.env_steps} steps", *odd]
+    if result.temperature is not None:
+        parts.insert(0, f"temperature {result.temperature:g}")
+    return ", ".join(parts)
