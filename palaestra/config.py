@@ -27,7 +27,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of every section: immutable, by keyword only, unknown keys refused."""
 
 
-class ModelConfig(Config):
+class ModelConfig(Config, frozen=True, kw_only=True):
     """The policy's weights."""
 
     reference: str = "palaestra-tiny"
@@ -40,7 +40,7 @@ class ModelConfig(Config):
     """A torch device."""
 
 
-class TasksConfig(Config):
+class TasksConfig(Config, frozen=True, kw_only=True):
     """What is played, as suite references `NAME[/LEVEL]:SPLIT`."""
 
     train: str
@@ -53,7 +53,7 @@ class TasksConfig(Config):
     """Most turns of one episode; the episode is truncated there."""
 
 
-class AgentConfig(Config):
+class AgentConfig(Config, frozen=True, kw_only=True):
     """How the model plays."""
 
     action: Literal["text", "choice"] = "text"
@@ -70,7 +70,7 @@ class AgentConfig(Config):
     """System message; empty for none."""
 
 
-class RolloutConfig(Config):
+class RolloutConfig(Config, frozen=True, kw_only=True):
     """How episodes are collected."""
 
     groups: Positive = 8
@@ -79,15 +79,17 @@ class RolloutConfig(Config):
     """Episodes of each task, which differ in the sampling seed only."""
     concurrency: Positive = 256
     """Most episodes that run at once."""
-    step_deadline: PositiveFloat = 60.0
-    """Seconds after which one environment call counts as hung."""
-    episode_deadline: PositiveFloat = 600.0
-    """Seconds after which an episode is cut off with status `timeout`."""
-    retries: NonNegative = 2
+    retries: NonNegative = 1
     """How often a failed episode is started again."""
+    reset_seconds: PositiveFloat = 120.0
+    """Deadline of one reset."""
+    act_seconds: PositiveFloat = 600.0
+    """Deadline of one completion."""
+    step_seconds: PositiveFloat = 120.0
+    """Deadline of one environment step."""
 
 
-class AlgorithmConfig(Config):
+class AlgorithmConfig(Config, frozen=True, kw_only=True):
     """The base that all algorithms share; what one of them adds is under `settings.NAME`."""
 
     name: str = "epo"
@@ -131,7 +133,7 @@ class AlgorithmConfig(Config):
     `algorithm.name=grpo` alone turns an EPO recipe into its baseline."""
 
 
-class OptimiserConfig(Config):
+class OptimiserConfig(Config, frozen=True, kw_only=True):
     """AdamW and its schedule."""
 
     lr: PositiveFloat = 3e-4
@@ -150,7 +152,7 @@ class OptimiserConfig(Config):
     """Largest gradient norm; 0 for no clipping."""
 
 
-class LearnerConfig(Config):
+class LearnerConfig(Config, frozen=True, kw_only=True):
     """How an update is computed; apart from `mini_batches`, `epochs` and the precision nothing here changes it."""
 
     micro_batch_tokens: Positive = 8192
@@ -168,7 +170,7 @@ class LearnerConfig(Config):
     """Recompute activations in the backward pass."""
 
 
-class BudgetConfig(Config):
+class BudgetConfig(Config, frozen=True, kw_only=True):
     """When training ends."""
 
     iterations: Positive = 100
@@ -177,22 +179,20 @@ class BudgetConfig(Config):
     """Most seconds of rollouts and updates, evaluations excluded; 0 for no limit."""
 
 
-class EvaluationConfig(Config):
+class EvaluationConfig(Config, frozen=True, kw_only=True):
     """Evaluations during and after training."""
 
     every: NonNegative = 10
     """Iterations between evaluations on the validation suite, the first before training; 0 for none."""
     episodes: Positive = 64
     """Tasks of such an evaluation, from the front of the suite."""
-    test_episodes: Positive = 200
-    """Tasks of the final evaluation on the test suite."""
+    test_episodes: NonNegative = 200
+    """Tasks of the evaluations on the test suite, before and after training; 0 for none."""
     temperature: NonNegativeFloat = 0.4
     """Of the sampling; 0 takes the likeliest token."""
-    group_size: Positive = 1
-    """Episodes of each task."""
 
 
-class CheckpointConfig(Config):
+class CheckpointConfig(Config, frozen=True, kw_only=True):
     """What a killed run goes on from."""
 
     every: Positive = 5
@@ -201,7 +201,7 @@ class CheckpointConfig(Config):
     """How many of the newest stay on disk."""
 
 
-class Recipe(Config):
+class Recipe(Config, frozen=True, kw_only=True):
     """One experiment."""
 
     name: str
@@ -306,7 +306,7 @@ def to_yaml(config: msgspec.Struct) -> str:
 
 def _parse_yaml(text: str, source: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         line = str(error).replace("\n", " ")
         raise ConfigError(f"{source} is not YAML: {line}") from None

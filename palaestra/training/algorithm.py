@@ -2,9 +2,9 @@
 
     reward → advantage → loss = Σ over terms of  coefficient · Σ over tokens of  weight · value  → trackers
 
-A **term** (the policy loss, an entropy bonus, a KL penalty, ...) gives one value per policy token; how tokens become one
-number is its `aggregation`, whose weights are computed once on the whole mini-batch. A **tracker** is memory that an
-iteration's terms read and that moves after the update. Every plug-in declares what it `requires`, and the learner
+A **term** (the policy loss, an entropy bonus, a KL penalty, ...) gives one value per policy token; how tokens become
+one number is its `aggregation`, whose weights are computed once on the whole mini-batch. A **tracker** is memory that
+an iteration's terms read and that moves after the update. Every plug-in declares what it `requires`, and the learner
 computes the union once.
 """
 
@@ -242,7 +242,8 @@ class Algorithm:
     @property
     def requires(self) -> frozenset[Need]:
         """The union over terms and trackers."""
-        return frozenset().union(*(part.requires for part in (*self.terms, *self.trackers.values())))
+        needs = [*(term.requires for term in self.terms), *(t.requires for t in self.trackers.values())]
+        return frozenset().union(*needs)
 
     def prepare(self, batch: Batch) -> Batch:
         """The batch with its advantages."""

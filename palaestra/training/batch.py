@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """Which token ids a constrained completion could choose from, ragged, one entry per *policy token* in row-major order.
+    """Which token ids a constrained completion could choose from, ragged, one entry per *policy token*, row by row.
 
     Entry `k` is `ids[offsets[k]:offsets[k+1]]`; an empty entry means that every token was allowed.
     """
@@ -60,6 +60,6 @@ class Batch:
         """(B, T)."""
         return self.ids.shape[0], self.ids.shape[1]
 
-    def with_(self, **columns: Tensor | None) -> Batch:
+    def with_(self, **columns: Any) -> Batch:
         """The same batch with some columns replaced."""
         return dataclasses.replace(self, **columns)

@@ -1,8 +1,8 @@
 """From trajectories to the learner's batch.
 
-A row is a sequence of nodes read once by the model. A step whose prompt extends the row (the previous prompt, the previous
-completion, the new observation) is appended to it, so that an episode with full history is one row and its shared
-prefix is computed once. A step whose context was cut (a window, a summary) begins a new row. Every completion is
+A row is a sequence of nodes read once by the model. A step whose prompt extends the row (the previous prompt, the
+previous completion, the new observation) is appended to it, so that an episode with full history is one row and its
+shared prefix is computed once. A step whose context was cut (a window, a summary) begins a new row. Every completion is
 trained exactly once: where it comes again as the context of a later row it is masked out.
 """
 
@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from palaestra.errors import DataError
-from palaestra.trajectories.record import Node, Trajectory
 from palaestra.training.batch import Allowed, Batch
+from palaestra.trajectories.record import Node, Trajectory
 
 TRAINABLE = ("ok", "overflow")
 """Statuses of episodes whose outcome is the agent's doing. The others were cut off from outside and teach nothing."""

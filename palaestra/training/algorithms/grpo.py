@@ -18,7 +18,7 @@ from palaestra.config import AlgorithmConfig, Config, NonNegativeFloat
 from palaestra.training.algorithm import Algorithm, EntropyBonus, GroupAdvantage, KLPenalty, PolicyLoss, Term, Tracker
 
 
-class Settings(Config):
+class Settings(Config, frozen=True, kw_only=True):
     """What GRPO adds to the base."""
 
     entropy_coeff: NonNegativeFloat = 0.0

@@ -1,0 +1,188 @@
+"""The synchronous trainer: play, learn, repeat.
+
+    tasks → episodes → rows → update → metrics
+              ↑                  │
+              └──── weights ─────┘      evaluation and checkpoint every few iterations
+
+An iteration counts once its update and its metrics are done; in between nothing can interrupt it. Playing and
+evaluating change no state, so at every moment at which training can be stopped the state is that of the last complete
+iteration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import psutil
+
+from palaestra.config import Recipe
+from palaestra.envs.tasks import TaskSuite
+from palaestra.errors import TrainingError
+from palaestra.training.algorithm import Moment
+from palaestra.training.checkpoint import Checkpoint, load_weights, save_checkpoint
+from palaestra.training.learner import Learner
+from palaestra.training.metrics import MetricsWriter
+from palaestra.training.player import Player
+from palaestra.training.rows import build_rows
+from palaestra.training.sampling import TaskSampler
+from palaestra.training.statistics import episode_advantages, rollout_statistics, update_statistics
+from palaestra.trajectories.record import Trajectory
+from palaestra.trajectories.store import TrajectoryWriter
+
+Stopped = Literal["iterations", "seconds", "interrupted"]
+"""Why training ended."""
+
+Progress = Callable[[Mapping[str, Any]], None]
+"""Told of every row of metrics."""
+
+
+class Counters(msgspec.Struct):
+    """What a run has done so far; saved with every checkpoint."""
+
+    iteration: int = 0
+    """Complete ones."""
+    seconds: float = 0.0
+    """Of rollouts and updates."""
+    env_steps: int = 0
+    tokens_generated: int = 0
+    tokens_trained: int = 0
+    """Read by the model in updates, padding excluded."""
+    evaluated: int = -1
+    """Iteration of the last evaluation."""
+
+
+class Trainer:
+    """One run. Its parts come from `palaestra.training.run`."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        directory: Path,
+        *,
+        player: Player,
+        learner: Learner,
+        sampler: TaskSampler,
+        metrics: MetricsWriter,
+        store: TrajectoryWriter,
+        validation: TaskSuite | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.recipe, self.directory = recipe, directory
+        self.player, self.learner, self.sampler = player, learner, sampler
+        self.metrics, self.store, self.validation = metrics, store, validation
+        self.progress = progress
+        self.counters = Counters()
+        self._saved = -1
+
+    async def run(self) -> Stopped:
+        """Train until the budget is spent or the task is cancelled; either way the last state is on disk.
+
+        Raises:
+            PalaestraError: training cannot go on; earlier checkpoints are whole.
+        """
+        try:
+            stopped = await self._loop()
+        except asyncio.CancelledError:
+            stopped = "interrupted"
+        self.save()
+        return stopped
+
+    async def _loop(self) -> Stopped:
+        while True:
+            await self._evaluate_if_due()
+            if stopped := self._spent():
+                return stopped
+            began = time.perf_counter()
+            episodes = self.sampler.episodes(self.counters.iteration)
+            trajectories = await self.player.play(episodes, version=self.counters.iteration)
+            self._learn(trajectories, began)
+            if self.counters.iteration % self.recipe.checkpoint.every == 0:
+                self.save()
+
+    def _learn(self, trajectories: list[Trajectory], began: float) -> None:
+        """Update on an iteration's episodes, and count it."""
+        counters, played = self.counters, time.perf_counter()
+        iteration = counters.iteration
+        algorithm, agent = self.learner.algorithm, self.recipe.agent
+        rows = build_rows(trajectories, temperature=agent.temperature, invalid_penalty=algorithm.invalid_penalty)
+        if not rows.trajectories:
+            first = next((t.error for t in trajectories if t.error), "nothing was sampled")
+            raise TrainingError(f"iteration {iteration}: no episode can be learned from ({rows.left_out}): {first}")
+        update = self.learner.update(rows.batch, Moment(iteration, self.recipe.budget.iterations))
+        for trajectory, advantage in zip(rows.trajectories, episode_advantages(update.batch), strict=True):
+            trajectory.meta["advantage"] = advantage
+        for trajectory in trajectories:
+            trajectory.meta["iteration"] = iteration
+            self.store.append(trajectory)
+        row = {**rollout_statistics(trajectories), **update_statistics(rows, update)}
+        ended = time.perf_counter()
+        counters.iteration += 1
+        counters.seconds += ended - began
+        counters.env_steps += row["env_steps"]
+        counters.tokens_generated += row["tokens_generated"]
+        counters.tokens_trained += int(row["tokens_trained"] or 0)
+        self._report("train", iteration, row, rollout_seconds=played - began, update_seconds=ended - played)
+
+    async def _evaluate_if_due(self) -> None:
+        counters, config = self.counters, self.recipe.evaluation
+        due = config.every and (counters.iteration % config.every == 0 or self._spent())
+        if self.validation is None or not due or counters.evaluated == counters.iteration:
+            return
+        result = await self.player.evaluate(
+            self.validation, config.episodes, name=self.recipe.tasks.validation, version=counters.iteration
+        )
+        counters.evaluated = counters.iteration
+        self._report("eval", counters.iteration, msgspec.to_builtins(result), tag="validation")
+
+    def _spent(self) -> Stopped | None:
+        budget = self.recipe.budget
+        if self.counters.iteration >= budget.iterations:
+            return "iterations"
+        return "seconds" if 0 < budget.max_seconds <= self.counters.seconds else None
+
+    def _report(self, kind: str, iteration: int, row: Mapping[str, Any], **more: Any) -> None:
+        full = {"kind": kind, "iteration": iteration, "elapsed": self.counters.seconds, **more, **row}
+        full["rss_bytes"] = psutil.Process(os.getpid()).memory_info().rss
+        self.metrics.write(full)
+        if self.progress:
+            self.progress(full)
+
+    def save(self) -> None:
+        """Write a checkpoint of the last complete iteration, unless it is already there."""
+        counters = self.counters
+        if self._saved == counters.iteration:
+            return
+        self.store.sync()
+        self.metrics.sync()
+        state = {
+            "counters": msgspec.to_builtins(counters),
+            "algorithm": self.learner.algorithm.state_dict(),
+            "offsets": {"metrics": self.metrics.offset, "trajectories": self.store.offset},
+        }
+        model, optimiser = self.learner.policy.model, self.learner.optimiser
+        weights = dict(model.named_parameters())
+        checkpoint = Checkpoint(counters.iteration, weights, optimiser.state_tensors(), state)
+        save_checkpoint(self.directory / "checkpoints", checkpoint, keep=self.recipe.checkpoint.keep)
+        self._saved = counters.iteration
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to a checkpoint: weights, optimiser, algorithm, counters and the lengths of the growing files.
+
+        Raises:
+            CheckpointError: it is of another model or algorithm.
+            DataError: the run's files are not those that it was made with.
+        """
+        state = checkpoint.state
+        self.learner.algorithm.load_state_dict(state["algorithm"])
+        load_weights(self.learner.policy.model, checkpoint.model)
+        self.learner.optimiser.load_state_tensors(checkpoint.optimiser)
+        self.metrics.truncate_to(state["offsets"]["metrics"])
+        self.store.truncate_to(state["offsets"]["trajectories"])
+        self.counters = msgspec.convert(state["counters"], Counters)
+        self._saved = self.counters.iteration
