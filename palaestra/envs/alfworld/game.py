@@ -86,7 +86,7 @@ def check_game(game: Game) -> Game:
     """`game` itself, if it is one that can be played.
 
     Raises:
-        DataError: a type that does not exist, an object nowhere, a goal that names no such thing, or far too many things.
+        DataError: a type that does not exist, an object nowhere, a goal that names no such thing, far too many things.
     """
     if len(game.receptacles) > MOST_RECEPTACLES or len(game.objects) > MOST_OBJECTS:
         raise DataError(f"a game has up to {MOST_RECEPTACLES} receptacles and {MOST_OBJECTS} objects")

@@ -97,11 +97,14 @@ OPENABLE = _words("Cabinet Drawer Fridge Microwave Safe")
 LAMPS = _words("DeskLamp FloorLamp")
 SLICEABLE = _words("Apple Bread Egg Lettuce Potato Tomato")
 KNIVES = _words("ButterKnife Knife")
-HEATABLE = _words("Apple Bread Cup Egg Mug Plate Potato Tomato")
-COOLABLE = _words("Apple Bowl Bread Cup Egg Lettuce Mug Pan Plate Pot Potato Tomato WineBottle")
+HEATABLE = _words("Apple AppleSliced Bread BreadSliced Cup Egg Mug Plate Potato PotatoSliced Tomato TomatoSliced")
+COOLABLE = _words(
+    "Apple AppleSliced Bowl Bread BreadSliced Cup Egg Lettuce LettuceSliced Mug Pan Plate Pot Potato PotatoSliced "
+    "Tomato TomatoSliced WineBottle"
+)
 CLEANABLE = _words(
-    "Apple Bowl ButterKnife Cloth Cup DishSponge Egg Fork Kettle Knife Ladle Lettuce Mug Pan Plate Pot Potato "
-    "SoapBar Spatula Spoon Tomato"
+    "Apple AppleSliced Bowl ButterKnife Cloth Cup DishSponge Egg Fork Kettle Knife Ladle Lettuce LettuceSliced Mug "
+    "Pan Plate Pot Potato PotatoSliced SoapBar Spatula Spoon Tomato TomatoSliced"
 )
 APPLIANCE = {"heat": "Microwave", "cool": "Fridge", "clean": "SinkBasin"}
 """Verb that changes what is held -> receptacle type where it works."""

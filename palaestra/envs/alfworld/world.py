@@ -71,7 +71,7 @@ class World:
         self.place, self.opened, self.held = -1, 0, -1
         self.contents = contents
         self.hot = self.cool = self.clean = self.sliced = self.toggled = 0
-        return f"{WELCOME}\n\n{self._look()}\n\nYour task is to: {self.game.goal.text}."
+        return f"{WELCOME}\n\n{_middle(self.receptacles)}\n\nYour task is to: {self.game.goal.text}."
 
     # -- snapshots --------------------------------------------------------------------------------------------------
 
@@ -172,13 +172,8 @@ class World:
     def _holds(self, name: str) -> bool:
         return self.held >= 0 and self.objects[self.held] == name
 
-    def _list(self, items: list[str]) -> str:
-        if not items:
-            return "nothing"
-        return ", and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else items[0]
-
     def _inside(self, receptacle: int) -> str:
-        return self._list([f"a {self.objects[o]}" for o in self.contents[receptacle]])
+        return _list([self.objects[o] for o in self.contents[receptacle]])
 
     def _describe(self, receptacle: int) -> str:
         name = self.receptacles[receptacle]
@@ -191,8 +186,7 @@ class World:
     def _look(self) -> str:
         if self.place >= 0:
             return f"You are facing the {self.receptacles[self.place]}. Next to it, you see nothing."
-        seen = self._list([f"a {name}" for name in self.receptacles])
-        return f"You are in the middle of a room. Looking quickly around you, you see {seen}."
+        return _middle([])  # only the opening text tells what is in the room, as in ALFWorld
 
     def _inventory(self) -> str:
         return f"You are carrying: a {self.objects[self.held]}." if self.held >= 0 else "You are not carrying anything."
@@ -294,6 +288,17 @@ class World:
             return NOTHING_HAPPENS
         self.sliced |= 1 << o
         return f"You sliced the {what} with the {tool}."
+
+
+def _middle(things: list[str]) -> str:
+    return f"You are in the middle of a room. Looking quickly around you, you see {_list(things)}."
+
+
+def _list(names: list[str]) -> str:
+    items = [f"a {name}" for name in names]
+    if len(items) > 1:
+        return f"{', '.join(items[:-1])}, and {items[-1]}"
+    return items[0] if items else "nothing"
 
 
 _TWO_PLACES = {
