@@ -1,0 +1,95 @@
+"""What `train` and `demo` share: the run with its bar, and its summary as a table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from palaestra.cli.progress import Bars
+from palaestra.config import Recipe
+
+if TYPE_CHECKING:
+    from palaestra.experiment import Outcome
+
+_ROWS = {
+    "random": "success_random",
+    "base model": "success_warm",
+    "after training": "success_rl",
+    "oracle": "success_oracle",
+}
+
+
+def run_with_bar(recipe: Recipe, *, resume: bool) -> int:
+    """Run the experiment, print its summary and the path of its report; returns the exit code."""
+    from palaestra.experiment import run_experiment
+
+    with Bars() as bars:
+        outcome = run_experiment(recipe, resume=resume, progress=TrainingBar(bars, recipe))
+    if outcome.report is None:
+        done = outcome.result.counters.iteration
+        print(
+            f"palaestra: interrupted; {done} iterations are saved, go on with: "
+            f"palaestra train {outcome.result.directory} --resume",
+            file=sys.stderr,
+        )
+        return 130
+    print_outcome(outcome)
+    return 0
+
+
+class TrainingBar:
+    """A bar that follows the rows of metrics, and a line for every evaluation."""
+
+    def __init__(self, bars: Bars, recipe: Recipe) -> None:
+        self.console = bars.console
+        self._budget = recipe.budget
+        self._move = bars.add(f"{recipe.name} ({recipe.algorithm.name})", recipe.budget.iterations)
+        self._move(0, recipe.budget.iterations, "evaluating the base model")
+
+    def __call__(self, row: Mapping[str, Any]) -> None:
+        """Show one row."""
+        if row["kind"] == "eval":
+            self.console.print(f"iteration {row['iteration']:>4}  {row.get('tag', '')} {_rate(row['success'])}")
+            return
+        done = int(row["iteration"]) + 1
+        over = done >= self._budget.iterations or 0 < self._budget.max_seconds <= row["elapsed"]
+        note = f"success {100 * row['success']:.0f} %, entropy {_number(row.get('entropy'))}, {row['elapsed']:.0f} s"
+        self._move(done, self._budget.iterations, "evaluating on held-out tasks" if over else note)
+
+
+def print_outcome(outcome: Outcome) -> None:
+    """The summary as a table, and where the report is."""
+    summary = outcome.summary
+    table = Table(title="Success on held-out tasks", title_justify="left")
+    table.add_column("agent")
+    table.add_column("success [95 %]", justify="right", no_wrap=True)
+    table.add_column("tasks", justify="right")
+    for label, key in _ROWS.items():
+        if rate := summary.get(key):
+            name = f"{label} ({str(summary['algorithm']).upper()})" if key == "success_rl" else label
+            table.add_row(name, _rate(rate), str(rate["n"]))
+    console = Console()
+    if table.row_count:
+        console.print(table)
+    console.print(_costs(summary), soft_wrap=True, highlight=False)
+    console.print(f"summary: {outcome.result.directory / 'summary.json'}", soft_wrap=True, highlight=False)
+    console.print(f"report:  {outcome.report}", soft_wrap=True, highlight=False)
+
+
+def _costs(summary: Mapping[str, Any]) -> str:
+    return (
+        f"{summary['train_seconds']:.0f} s of training, {summary['wall_seconds']:.0f} s in all, "
+        f"{summary['peak_rss_bytes'] / 2**30:.1f} GiB at most, {summary['env_steps']} steps"
+    )
+
+
+def _rate(rate: Mapping[str, Any]) -> str:
+    return f"{100 * rate['value']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

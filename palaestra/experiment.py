@@ -1,0 +1,141 @@
+"""An experiment from a recipe to its report: train, evaluate, summarise, draw."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from palaestra.config import Recipe
+from palaestra.errors import DataError, PalaestraError, require
+
+if TYPE_CHECKING:
+    from palaestra.training.run import RunResult
+
+Progress = Callable[[Mapping[str, Any]], None]
+"""Told of every row of metrics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of an experiment."""
+
+    result: RunResult
+    summary: Mapping[str, Any]
+    """Content of `summary.json`."""
+    report: Path | None
+    """The HTML report; `None` after an interruption."""
+
+
+def run_experiment(recipe: Recipe, *, resume: bool = False, progress: Progress | None = None) -> Outcome:
+    """Train as the recipe says, evaluate before and after on the test suite, and write summary and report.
+
+    Args:
+        recipe: from `load_recipe`; its run directory gets everything.
+        resume: go on from the newest checkpoint there.
+        progress: told of every row of metrics.
+
+    Raises:
+        MissingExtraError: the extra `train` is not installed.
+        PalaestraError: naming cause and mend; what was done before is on disk.
+    """
+    require("torch", "train")
+    require("transformers", "train")
+    require("psutil", "train")
+    from palaestra.training.run import train
+    from palaestra.trajectories.report import write_report
+
+    began = time.perf_counter()
+    with PeakMemory() as memory:
+        result = train(recipe, resume=resume, progress=progress)
+        interrupted = result.stopped == "interrupted"
+        report = None if interrupted else result.directory / "report.html"
+        measured = {"peak_rss_bytes": memory.peak(), "wall_seconds": time.perf_counter() - began}
+        summary = amend_summary(result.directory, {**measured, "report": str(report) if report else None})
+        if report:
+            write_report(result.directory, out=report)
+    return Outcome(result, summary, report)
+
+
+def set_aside(directory: Path) -> Path | None:
+    """Rename `directory`, if it exists, to the first of `NAME.1`, `NAME.2`, ... that is free, and return that.
+
+    Raises:
+        PalaestraError: it cannot be renamed.
+    """
+    if not directory.exists():
+        return None
+    number = 1
+    while (aside := directory.with_name(f"{directory.name}.{number}")).exists():
+        number += 1
+    try:
+        return directory.rename(aside)
+    except OSError as error:
+        raise PalaestraError(f"cannot move {directory} out of the way: {error.strerror or error}") from error
+
+
+def amend_summary(directory: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Set keys of `summary.json`; a kill leaves the old file or the new one.
+
+    Raises:
+        DataError: there is no summary, or it cannot be read.
+        PalaestraError: it cannot be written.
+    """
+    path = directory / "summary.json"
+    try:
+        summary: dict[str, Any] = {**json.loads(path.read_text(encoding="utf-8")), **changes}
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+    try:
+        fresh = path.with_name(".summary.json.partial")
+        fresh.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        fresh.replace(path)
+    except OSError as error:
+        raise PalaestraError(f"cannot write {path}: {error.strerror or error}") from error
+    return summary
+
+
+class PeakMemory:
+    """Samples the resident memory of this process and its children in a thread, while the block runs."""
+
+    def __init__(self, seconds: float = 0.5) -> None:
+        self.seconds = seconds
+        self._peak = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, name="peak-memory", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def peak(self) -> int:
+        """Most bytes seen at once so far; pages that processes share count for each."""
+        self._peak = max(self._peak, _tree_rss())
+        return self._peak
+
+    def _sample(self) -> None:
+        while not self._stop.wait(self.seconds):
+            self.peak()
+
+
+def _tree_rss() -> int:
+    import psutil
+
+    own = psutil.Process()
+    total = 0
+    for process in [own, *own.children(recursive=True)]:
+        with suppress(psutil.Error):  # it has just ended
+            total += process.memory_info().rss
+    return total
