@@ -207,6 +207,7 @@ class Recipe(Config, frozen=True, kw_only=True):
     name: str
     """Names the run."""
     tasks: TasksConfig
+    """What is played."""
     out: str = ""
     """Run directory; empty for `runs/NAME`."""
     seed: NonNegative = 0
@@ -214,14 +215,23 @@ class Recipe(Config, frozen=True, kw_only=True):
     tensorboard: bool = False
     """Write TensorBoard events too."""
     model: ModelConfig = ModelConfig()
+    """The policy's weights."""
     agent: AgentConfig = AgentConfig()
+    """How the model plays."""
     rollout: RolloutConfig = RolloutConfig()
+    """How episodes are collected."""
     algorithm: AlgorithmConfig = AlgorithmConfig()
+    """What is computed from them."""
     optimiser: OptimiserConfig = OptimiserConfig()
+    """AdamW and its schedule."""
     learner: LearnerConfig = LearnerConfig()
+    """How an update is computed."""
     budget: BudgetConfig = BudgetConfig()
+    """When training ends."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    """Evaluations during and after training."""
     checkpoint: CheckpointConfig = CheckpointConfig()
+    """What a killed run goes on from."""
 
     @property
     def directory(self) -> Path:
