@@ -35,7 +35,7 @@ class Level:
 
 
 LEVELS: dict[str, Level] = {
-    "small": Level(KINDS[2:], (5, 8), (5, 10), 6, 20),
+    "small": Level(KINDS[2:], (5, 8), (5, 10), 6, 16),
     "full": Level(KINDS, (9, 30), (12, 32), 1, 50),
 }
 """`small`: rooms of 5 to 8 receptacles and the four types whose plans have 6 commands or more (clean, heat, cool, two
