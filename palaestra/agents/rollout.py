@@ -250,9 +250,8 @@ def _cancelled() -> bool:
 
 def _text(observation: Any) -> str:
     if not isinstance(observation, str):
-        raise EnvError(
-            f"the environment observed a {type(observation).__name__}; agents read text, so wrap it to give str"
-        )
+        kind = type(observation).__name__
+        raise EnvError(f"the environment gave an observation of type {kind}; agents read text, so wrap it to give str")
     return observation
 
 

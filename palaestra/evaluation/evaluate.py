@@ -80,7 +80,7 @@ async def evaluate(
         def on_done(trajectory: Trajectory) -> None:
             if temperature is not None:
                 trajectory.meta["temperature"] = temperature
-            if writer:
+            if writer is not None:
                 writer.append(trajectory)
             done[trajectory.id] = trajectory
             if progress:
