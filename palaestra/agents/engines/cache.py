@@ -86,6 +86,16 @@ class SlotCache(Cache):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=partial(SlotLayer, self))
 
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` columns of one row to another, in every layer."""
+        for layer in self.layers:
+            if layer.keys.shape[0] <= target:
+                layer.keys, layer.values = (
+                    _grown(x, x, target + 1, x.shape[2] - 1) for x in (layer.keys, layer.values)
+                )
+            for store in (layer.keys, layer.values):
+                store[target, :, :length] = store[source, :, :length]
+
 
 def _write(store: Tensor, new: Tensor, at: Placement) -> Tensor:
     _, heads, width, dim = store.shape

@@ -34,6 +34,11 @@ class CachedModel:
         self._cache, self._capacity = SlotCache(), 0
 
     @torch.inference_mode()
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Give row `target` the first `length` columns of row `source`."""
+        self._cache.copy(source, target, length)
+
+    @torch.inference_mode()
     def __call__(self, rows: Sequence[int], tokens: Sequence[Sequence[int]], start: Sequence[int]) -> Tensor:
         """Append `tokens[k]` to cache row `rows[k]` at position `start[k]`; return the last tokens' logits, [R, V].
 

@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -194,23 +195,32 @@ class TorchEngine:
             await self._compute(decoding, 1)
             return
         self._held = 0
-        for batch, width in _batches(reading, self._max_batch_tokens):
-            await self._compute(batch, width)
+        leaders, twins = _twins(reading)
+        for batch, width in _batches(leaders, self._max_batch_tokens):
+            await self._compute(batch, width, twins)
 
-    async def _compute(self, slots: list[Slot], width: int) -> None:
-        """Compute up to `width` new tokens of each slot, and sample for those that have no more."""
+    async def _compute(
+        self, slots: list[Slot], width: int, twins: Mapping[int, list[Slot]] = MappingProxyType({})
+    ) -> None:
+        """Compute up to `width` new tokens of each slot, and sample for those that have no more.
+
+        `twins` (by slot index) have the same tokens to compute as a slot, and get what it gets.
+        """
         async with self._computing:
-            work = [(slot, slot.generation) for slot in slots if slot.generation is not None]
-            rows, start = [slot.index for slot, _ in work], [slot.cached for slot, _ in work]
-            tokens = [slot.ids[slot.cached : slot.cached + width] for slot, _ in work]
-            logits = await self._call(rows, tokens, start)
+            tokens = [slot.ids[slot.cached : slot.cached + width] for slot in slots]
+            work = [(slot, slot.generation, k) for k, slot in enumerate(slots)]
+            work += [(twin, twin.generation, k) for k, slot in enumerate(slots) for twin in twins.get(slot.index, ())]
+            logits = await self._call([slot.index for slot in slots], tokens, [slot.cached for slot in slots])
+            for twin, _, k in work[len(slots) :]:
+                self._forward.copy(slots[k].index, twin.index, slots[k].cached + len(tokens[k]))
             # A request may have been cancelled meanwhile, and its slot emptied.
-            kept = [k for k, (slot, generation) in enumerate(work) if slot.generation is generation]
-            for k in kept:
-                work[k][0].cached += len(tokens[k])
-            done = [k for k in kept if work[k][0].cached == len(work[k][0].ids)]
+            work = [w for w in work if w[0].generation is not None and w[0].generation is w[1]]
+            for slot, _, k in work:
+                slot.cached += len(tokens[k])
+            done = [(slot, k) for slot, _, k in work if slot.cached == len(slot.ids)]
             if done:
-                self._sample([work[k][0] for k in done], logits if len(done) == len(work) else logits[done])
+                rows = [k for _, k in done]
+                self._sample([slot for slot, _ in done], logits if rows == list(range(len(logits))) else logits[rows])
 
     async def _call(self, rows: Sequence[int], tokens: Sequence[Sequence[int]], start: Sequence[int]) -> Tensor:
         if self._executor is None:
@@ -255,6 +265,18 @@ class TorchEngine:
         for slot in running:
             self._table.free(slot)
         self._table.forget()
+
+
+def _twins(slots: list[Slot]) -> tuple[list[Slot], dict[int, list[Slot]]]:
+    """Slots with nothing cached and the same tokens (episodes of one group): one of each; the others by its index."""
+    leaders: list[Slot] = []
+    found: dict[tuple[int, ...], list[Slot]] = {}
+    for slot in slots:
+        same = found.setdefault(tuple(slot.ids), []) if slot.cached == 0 else []
+        if not same:
+            leaders.append(slot)
+        same.append(slot)
+    return leaders, {same[0].index: same[1:] for same in found.values()}
 
 
 def _batches(slots: list[Slot], max_tokens: int) -> Iterator[tuple[list[Slot], int]]:
