@@ -19,11 +19,13 @@ EXAMPLES = """  palaestra eval alfworld:test --agent oracle
   palaestra eval alfworld/full:validation --agent random --episodes 500 --json
   palaestra eval alfworld:test --agent runs/demo --temperature 0.4
   palaestra eval alfworld:test --agent model.gguf --action choice --episodes 20
-  palaestra eval alfworld:test --agent palaestra-tiny --out runs/base --resume"""
+  palaestra eval alfworld:test --agent palaestra-tiny --out runs/base --resume
+  palaestra eval quiz:test --agent random --import quiz.py"""
 
 
 def configure(parser: Parser) -> None:
     """Declare the arguments."""
+    parser.accept_imports()
     parser.add_argument("suite", metavar="SUITE", help="NAME[/LEVEL]:SPLIT, as in alfworld/small:test")
     parser.add_argument(
         "--agent", required=True, help="random, oracle, a run directory, palaestra-tiny, a model directory or GGUF file"

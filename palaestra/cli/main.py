@@ -6,9 +6,10 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 
-from palaestra.errors import PalaestraError, UnknownNameError
+from palaestra.errors import ConfigError, PalaestraError, UnknownNameError
 
 COMMANDS = {
     "demo": "train, evaluate and report on household tasks: the main job in one command",
@@ -75,8 +76,27 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         args = parser.parse(arguments)
     except SystemExit as stop:  # argparse leaves this way after --help
         return OK if stop.code is None else int(stop.code)
+    for module in getattr(args, "imports", ()):
+        import_module_or_file(module)
     code: int = command.run(args)
     return code
+
+
+def import_module_or_file(name: str) -> None:
+    """Import a module, found also in the working directory, or a `.py` file.
+
+    Raises:
+        ConfigError: there is no such module, or its import fails.
+    """
+    path = Path(name)
+    folder, module = (path.parent, path.stem) if path.suffix == ".py" else (Path(), name)
+    sys.path.insert(0, str(folder.resolve()))
+    try:
+        importlib.import_module(module)
+    except PalaestraError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"cannot import {name}: {type(error).__name__}: {error}") from error
 
 
 def _help() -> str:

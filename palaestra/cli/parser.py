@@ -44,7 +44,18 @@ class Parser(argparse.ArgumentParser):
     def _hint(self, argument: str) -> str:
         options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
         close = nearest(re.split("=", argument)[0], options)
-        return f"; did you mean {' or '.join(close)}?" if close else ""
+        return f"; did you mean {close[0]}?" if close else ""
+
+    def accept_imports(self) -> None:
+        """Add `--import`, for environments that are not installed as a package."""
+        self.add_argument(
+            "--import",
+            dest="imports",
+            action="append",
+            default=[],
+            metavar="MODULE",
+            help="module or file.py that registers environments, imported first",
+        )
 
 
 def non_negative(text: str) -> int:

@@ -10,11 +10,13 @@ from palaestra.cli.parser import Parser
 EXAMPLES = """  palaestra train demo
   palaestra train demo algorithm.name=grpo seed=1 --out runs/grpo
   palaestra train my_recipe.yaml optimiser.lr=1e-4 rollout.group_size=16
+  palaestra train quiz.yaml --import quiz.py
   palaestra train runs/grpo --resume"""
 
 
 def configure(parser: Parser) -> None:
     """Declare the arguments."""
+    parser.accept_imports()
     parser.add_argument("recipe", metavar="RECIPE", help="YAML file, name of a shipped recipe, or a run directory")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="values to change, as optimiser.lr=1e-4")
     parser.add_argument("--out", metavar="DIR", help="run directory (default: the recipe's, or runs/NAME)")

@@ -1,0 +1,109 @@
+"""`palaestra train` from recipe to report, its resuming, and Ctrl-C in the middle."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.levers import levers_recipe, register_levers, save_tiny_model
+
+from palaestra.cli.main import main
+from palaestra.config import to_yaml
+from palaestra.experiment import PeakMemory, set_aside
+
+# The child registers the test's environment and then is the command line.
+CHILD = "import sys; from support.levers import register_levers; register_levers(); from palaestra.cli.main import main; sys.exit(main(sys.argv[1:]))"  # noqa: E501
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    register_levers()
+    save_tiny_model(tmp_path / "base")
+    path = tmp_path / "levers.yaml"
+    path.write_text(to_yaml(levers_recipe(tmp_path)))
+    return path
+
+
+def test_train_leaves_everything(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = recipe.parent / "elsewhere"
+    assert main(["train", str(recipe), "seed=3", "--out", str(run), "budget.iterations=2"]) == 0
+    shown = capsys.readouterr().out
+    assert "iterations: 2" in shown
+    assert f"report:  {run}/report.html" in shown
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["report"] == f"{run}/report.html"
+    assert summary["seed"] == 3
+    assert summary["peak_rss_bytes"] > 10_000_000
+    assert summary["success_oracle"]["value"] == 1.0
+    assert (run / "report.html").is_file()
+    assert {file.stem for file in (run / "eval").iterdir()} == {"warm", "rl", "random", "oracle"}
+
+
+def test_a_second_run_in_the_same_place_is_refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", str(recipe), "budget.iterations=1", "evaluation.test_episodes=1", "evaluation.every=0"]
+    assert main(command) == 0
+    metrics = (recipe.parent / "run" / "metrics.jsonl").read_bytes()
+    assert main(command) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert (recipe.parent / "run" / "metrics.jsonl").read_bytes() == metrics
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_the_run_and_resume_finishes_it(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = recipe.parent / "run"
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, "train", str(recipe), "budget.iterations=100000", "evaluation.every=0"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(run / "checkpoints" / "000002", child)
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=120)
+    assert child.returncode == 130, said
+    assert said.splitlines()[-1].startswith("palaestra: interrupted; ")
+    assert "Traceback" not in said
+    done = train_rows(run)
+    assert main(["train", str(run), f"budget.iterations={done + 2}", "--resume"]) == 0
+    assert train_rows(run) == done + 2
+
+
+def wait_for(path: Path, child: subprocess.Popen[str], seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert child.poll() is None, child.communicate()[1]
+        assert time.monotonic() < deadline, f"no {path}"
+        time.sleep(0.05)
+
+
+def train_rows(run: Path) -> int:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return sum(row["kind"] == "train" for row in rows)
+
+
+def test_an_earlier_run_is_set_aside_not_lost(tmp_path: Path) -> None:
+    run = tmp_path / "demo"
+    assert set_aside(run) is None
+    for number in (1, 2):
+        run.mkdir()
+        (run / "summary.json").write_text(str(number))
+        assert set_aside(run) == tmp_path / f"demo.{number}"
+    assert (tmp_path / "demo.2" / "summary.json").read_text() == "2"
+
+
+def test_peak_memory_sees_children() -> None:
+    # 200 MB that nothing shares, in a child that lives for longer than one sample.
+    hog = "import time; block = bytearray(200_000_000); print('ready', flush=True); time.sleep(60)"
+    with PeakMemory(seconds=0.05) as memory:
+        before = memory.peak()
+        with subprocess.Popen([sys.executable, "-c", hog], stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            memory.peak()
+            child.kill()
+        assert memory.peak() > before + 190_000_000
