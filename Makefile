@@ -30,7 +30,7 @@ bench: $(VENV)/.dev
 	@set -e; for script in benchmarks/*.py; do case $$script in */_*) ;; *) $(BIN)/python $$script ;; esac; done
 
 docs: $(VENV)/.docs
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 setup: $(VENV)/.dev
 
