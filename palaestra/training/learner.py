@@ -170,7 +170,7 @@ class Learner:
             loss = self._loss(batch, flat, part, terms, weights, totals, fresh=fresh)
             totals.loss += float(loss.detach())
             if not math.isfinite(totals.loss):
-                raise TrainingError(f"the loss is {float(loss)}")
+                raise TrainingError(f"the loss is {totals.loss}")
             loss.backward()  # type: ignore[no-untyped-call]
             totals.read += int(flat.span[part.rows].sum())
         if len(rows):
