@@ -226,17 +226,26 @@ def make(id: str | EnvSpec, *, max_episode_steps: int | None = None, **kwargs: A
 def _make_inner(spec: EnvSpec) -> Env[Any, Any]:
     registered = _SPECS.get(spec.id)
     maker = _MAKERS.get(spec.id) if registered and registered.entry_point == spec.entry_point else None
+    return build(maker or load_object(spec.entry_point), spec.kwargs, spec.id)
+
+
+def build(maker: Callable[..., Any], kwargs: Mapping[str, Any], name: str) -> Env[Any, Any]:
+    """What `maker` makes, without any wrapper; a `gymnasium.Env` is bridged. `name` is for messages.
+
+    Raises:
+        EnvError: it refuses the arguments, or makes something else.
+    """
     try:
-        env = (maker or load_object(spec.entry_point))(**spec.kwargs)
+        env = maker(**kwargs)
     except TypeError as error:
-        raise EnvError(f"cannot make {spec.id!r}: {error}") from error
+        raise EnvError(f"cannot make {name!r}: {error}") from error
     if isinstance(env, Env):
         return env
     if _is_gymnasium(env):
         from palaestra.envs.gymnasium import FromGymnasium
 
         return FromGymnasium(env)
-    raise EnvError(f"{spec.entry_point} of {spec.id!r} made a {type(env).__name__}, not an Env or a gymnasium.Env")
+    raise EnvError(f"cannot make {name!r}: its entry point made a {type(env).__name__}, not an Env or a gymnasium.Env")
 
 
 def _is_gymnasium(env: object) -> bool:

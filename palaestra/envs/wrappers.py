@@ -38,8 +38,9 @@ class Wrapper(Env[Any, Any]):
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Remembers the arguments, so that `spec` can put the wrapper on again."""
         wrapper = super().__new__(cls)
-        bound = inspect.signature(cls.__init__).bind(wrapper, *args, **kwargs)
-        wrapper._arguments = dict(list(bound.arguments.items())[2:])
+        if args or kwargs:  # copies and pickles come without: their attributes are put back
+            bound = inspect.signature(cls.__init__).bind(wrapper, *args, **kwargs)
+            wrapper._arguments = dict(list(bound.arguments.items())[2:])
         return wrapper
 
     _arguments: dict[str, Any]
@@ -107,7 +108,7 @@ class Wrapper(Env[Any, Any]):
 
 
 class OrderEnforcing(Wrapper):
-    """Refuses `step` before `reset` and after the end of the episode."""
+    """Refuses `step` before `reset` and after the end of the episode, and results that are no `Reset` or `Step`."""
 
     def __init__(self, env: Env[Any, Any]) -> None:
         super().__init__(env)
@@ -116,9 +117,15 @@ class OrderEnforcing(Wrapper):
     async def reset(
         self, *, seed: int | None = None, task: Task | None = None, options: Mapping[str, Any] | None = None
     ) -> Reset[Any]:
-        """Begin an episode."""
+        """Begin an episode.
+
+        Raises:
+            EnvError: the environment returned no `Reset`.
+        """
         self._refusal = "before reset"  # stays, should the reset fail
         first = await self.env.reset(seed=seed, task=task, options=options)
+        if not isinstance(first, Reset):
+            raise EnvError(f"reset returned a {type(first).__name__}; return Reset(observation, info)")
         self._refusal = None
         return first
 
@@ -126,11 +133,14 @@ class OrderEnforcing(Wrapper):
         """Take one action.
 
         Raises:
-            EnvError: before `reset`, or when the episode is over.
+            EnvError: before `reset`, when the episode is over, or if the environment returned no `Step`.
         """
         if self._refusal:
             raise EnvError(f"step was called {self._refusal}; call reset first")
         step = await self.env.step(action)
+        if not isinstance(step, Step):
+            made = type(step).__name__
+            raise EnvError(f"step returned a {made}; return Step(observation, reward, terminated, truncated, info)")
         if step.terminated or step.truncated:
             self._refusal = "after the end of the episode"
         return step
