@@ -32,7 +32,7 @@ class Answer(NamedTuple):
     won: bool
     commands: list[str]
     seconds: float
-    """Time inside `reset` or `step`."""
+    """CPU time inside `reset` or `step`."""
 
 
 class Original:
@@ -122,9 +122,9 @@ def _serve() -> None:
             env.load(game_data(message["game"]))
             identified = {index_of(info.id): info.name.strip() for info in env._entity_infos.values()}
             names = {index: name for index, name in identified.items() if index}
-        start = time.perf_counter()
+        start = time.process_time()
         state = env.reset() if names else env.step(message["command"])[0]
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         reply = {"text": state.feedback, "won": state["won"], "commands": state["admissible_commands"]}
         print(json.dumps({**reply, "names": names, "seconds": seconds}), file=replies, flush=True)
 
