@@ -26,7 +26,7 @@ def original() -> Iterator[Original]:
     python = interpreter()
     if python is None:
         pytest.skip(
-            "alfworld is not installed: pip install 'palaestra[alfworld]', or name a Python in PALAESTRA_ALFWORLD_PYTHON"
+            "no alfworld: pip install 'palaestra[alfworld]', or name a Python that has it in PALAESTRA_ALFWORLD_PYTHON"
         )
     with Original(python, parse_cache=True) as process:
         yield process
