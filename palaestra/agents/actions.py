@@ -67,7 +67,7 @@ class ChoiceAction:
     allowed ids of each sampled token.
     """
 
-    def __init__(self, *, cache_size: int = 4096) -> None:
+    def __init__(self, *, cache_size: int = 512) -> None:
         self._build = lru_cache(maxsize=cache_size)(_build_choices)
 
     def choices(self, chat: ChatFormat, info: Info) -> Choices:
