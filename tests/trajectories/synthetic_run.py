@@ -212,4 +212,4 @@ def write_trajectories(rng: np.random.Generator, folder: Path, iterations: int) 
         for k in (0, iterations // 2, iterations - 1):
             for index in range(16):
                 skill = k / iterations
-                writer.append(trajectory(rng, f"i{k}", index, bool(rng.uniform() < 0.5 + 0.3 * skill), skill))
+                writer.append(trajectory(rng, f"i{k}", index, index % 4 != 1, skill))

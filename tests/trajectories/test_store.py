@@ -100,7 +100,7 @@ def test_truncate_to_refuses_what_is_no_boundary(path: Path, shift: int) -> None
 
 
 def test_a_cut_at_every_byte_leaves_a_prefix_and_appending_works(path: Path) -> None:
-    offsets = write(path, make(0), make(1), make(2))
+    offsets = write(path, make(0), make(1))
     whole = path.read_bytes()
     for cut in range(len(whole) + 1):
         path.write_bytes(whole[:cut])

@@ -48,7 +48,10 @@ def episode(sample: Sample, name: str, cap: float, decode: Decode | None, *, hid
 def goal(trajectory: Trajectory) -> str:
     """What the episode was about: the last line of its first observation."""
     lines = [line.strip() for line in trajectory.steps[0].observation.splitlines() if line.strip()]
-    return _clip(lines[-1], 160) if lines else trajectory.task
+    if not lines:
+        return trajectory.task
+    text = lines[-1].removeprefix("Your task is to: ")
+    return _clip(text[:1].upper() + text[1:], 160)
 
 
 def badge(trajectory: Trajectory) -> Markup:
@@ -69,6 +72,7 @@ def _head(sample: Sample) -> Markup:
         f"{len(trajectory.steps)} turns",
         f"{trajectory.sampled_tokens} sampled tokens",
         f"return {trajectory.total_reward:g}",
+        f"credit shown: {credit_kind(trajectory)}",
         f"seed {trajectory.seed}",
         f"id {trajectory.id}",
     ]
@@ -119,7 +123,7 @@ def _turn(turn: Turn, kind: str, largest: float, cap: float, decode: Decode | No
     return tag(
         "li",
         tag("span", turn.index + 1, class_="turn-number"),
-        tag("div", _clip(turn.step.observation), class_="observation"),
+        tag("div", _clip(_dense(turn.step.observation)), class_="observation"),
         tag(
             "div",
             tag("span", action, class_="action"),
@@ -196,6 +200,11 @@ def _probability(logprob: float) -> str:
 
 def _visible(text: str) -> str:
     return text.replace("\n", "⏎") or "∅"
+
+
+def _dense(text: str) -> str:
+    """Without empty lines."""
+    return "\n".join(line for line in text.splitlines() if line.strip())
 
 
 def _clip(text: str, limit: int = MAX_TEXT) -> str:

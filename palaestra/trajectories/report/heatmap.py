@@ -26,7 +26,7 @@ class Cells:
     end: float
     """Where the last column ends."""
     values: list[list[float | None]]
-    """Nats, [column][turn]."""
+    """Nats, `[column][turn]`."""
 
     @property
     def turns(self) -> int:

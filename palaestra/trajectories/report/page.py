@@ -135,10 +135,10 @@ def _figure(title: str, chart: Markup | None) -> Markup | None:
 
 def _headline(run: Run) -> Markup:
     before = run.result(BEFORE, "success_warm", "base model")
-    after = run.result(AFTER, "success_rl", run.algorithm)
+    after = run.result(AFTER, "success_rl", run.own_label)
     suite = after.suite if after and after.suite else ""
-    title = " ".join(filter(None, (run.algorithm, f"on {suite}" if suite else "training run")))
-    rates = [_rate(result, own=run.algorithm) for result in (before, after) if result]
+    title = " ".join((run.algorithm or "Training", f"on {suite}" if suite else "run"))
+    rates = [_rate(result, own=run.own_label) for result in (before, after) if result]
     return tag(
         "header",
         tag("p", "Palaestra · ", run.name, class_="over"),
@@ -155,7 +155,7 @@ def _headline(run: Run) -> Markup:
 
 def _rate(result: Evaluation, own: str) -> Markup:
     rate = result.success
-    name = result.label if result.label != own else f"after {own}"
+    name = result.label if result.label != own else f"after {own}" if own != "Trained" else "after training"
     return tag(
         "div",
         tag("strong", percent(rate.value)),
@@ -192,7 +192,7 @@ def _outcome(run: Run, results: list[Evaluation]) -> Markup | None:
     base = run.result(BEFORE, "success_warm", "base model")
     charts = (
         _figure("Learning curve", learning_curve(run, base)),
-        _figure("Held-out success", comparison_bars(results, run.algorithm)),
+        _figure("Held-out success", comparison_bars(results, run.own_label)),
     )
     note = "Success while training and on tasks that training never saw. Whiskers are 95 % Wilson intervals."
     return _section("What was learned", note, tag("div", charts, class_="pair") if any(charts) else None)
@@ -200,7 +200,7 @@ def _outcome(run: Run, results: list[Evaluation]) -> Markup | None:
 
 def _kinds(run: Run, results: list[Evaluation]) -> Markup | None:
     note = "Held-out success by the type of task; point at a cell for its interval."
-    return _section("By task type", note, kind_table(results, run.algorithm))
+    return _section("By task type", note, kind_table(results, run.own_label))
 
 
 def _entropy(run: Run) -> Markup | None:

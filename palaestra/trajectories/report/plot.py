@@ -162,7 +162,7 @@ def legend(*entries: tuple[str, str]) -> Markup:
 def moving_mean(values: Values, window: int) -> list[float | None]:
     """Centred mean over up to `window` known neighbours; at the ends over those that exist."""
     smooth: list[float | None] = []
-    for index, value in enumerate(values):
+    for index in range(len(values)):
         near = [v for v in values[max(0, index - window // 2) : index + window // 2 + 1] if v is not None]
-        smooth.append(sum(near) / len(near) if near and value is not None else None)
+        smooth.append(sum(near) / len(near) if near else None)
     return smooth

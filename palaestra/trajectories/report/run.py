@@ -123,9 +123,14 @@ class Run:
         return self.path.resolve().name
 
     @property
+    def own_label(self) -> str:
+        """What the run's own result is called beside others."""
+        return self.algorithm or "Trained"
+
+    @property
     def algorithm(self) -> str:
-        """As people write it: EPO, GRPO."""
-        return str(self.summary.get("algorithm") or "").upper() or "trained"
+        """As people write it: EPO, GRPO; empty while the run has no summary."""
+        return str(self.summary.get("algorithm") or "").upper()
 
     def result(self, tags: tuple[str, ...], key: str, label: str) -> Evaluation | None:
         """The evaluation under the first of `tags` that exists; its success rate may be in the summary alone."""
@@ -146,7 +151,7 @@ def compared(run: Run, others: Mapping[str, Comparable]) -> list[Evaluation]:
     own = [
         run.result(("random",), "success_random", "Random"),
         run.result(BEFORE, "success_warm", "Base model"),
-        run.result(AFTER, "success_rl", run.algorithm),
+        run.result(AFTER, "success_rl", run.own_label),
     ]
     foreign = [_foreign(label, other) for label, other in others.items()]
     last = [run.result(("oracle",), "success_oracle", "Oracle")]

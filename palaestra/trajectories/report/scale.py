@@ -19,6 +19,9 @@ _VIRIDIS = (
     (253, 231, 37),
 )
 
+_FLAT = 1e-9
+"""Differences below this are noise of the arithmetic, not worth an axis."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scale:
@@ -58,8 +61,8 @@ def extent(values: Iterable[float | None], *, zero: bool = True) -> tuple[float,
     low, high = min(known, default=0.0), max(known, default=1.0)
     if zero:
         low, high = min(0.0, low), max(0.0, high)
-    if low == high:
-        high = low + (abs(low) or 1.0)
+    if high - low < _FLAT:
+        high = low + (abs(low) if abs(low) > _FLAT else 1.0)
     step = nice_step((high - low) / 5)
     return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
 
