@@ -12,7 +12,7 @@ from support.envs import InjectedEnv, hang, plain_step, tasks
 from palaestra.agents.agent import Agent
 from palaestra.agents.rollout import RolloutLimits
 from palaestra.agents.scripted import OracleAgent, RandomAgent, ScriptedAgent
-from palaestra.envs.core import Env, Step
+from palaestra.envs.core import Env, Reset, Step
 from palaestra.envs.registry import register
 from palaestra.envs.tasks import Task, TaskSuite
 from palaestra.errors import ConfigError, DataError
@@ -159,7 +159,7 @@ def test_progress_is_told_of_stored_and_played_episodes(tmp_path: Path) -> None:
 
 class Greeting(Env[str, str]):
     async def reset(self, **_: Any) -> Any:
-        return ("Say hello.", {})
+        return Reset("Say hello.", {})
 
     async def step(self, action: str) -> Any:
         return Step("Hello.", float(action == "hello"), True, False, {"success": action == "hello"})
