@@ -10,6 +10,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from palaestra.errors import DataError, PalaestraError
@@ -192,6 +193,15 @@ def test_pieces_put_spaces_where_the_tokenizer_does() -> None:
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is no run directory"):
         write_report(tmp_path)
+
+
+def test_anything_that_is_a_result_can_be_compared(run: Path, tmp_path: Path) -> None:
+    file = run / "eval" / "rl.json"
+    as_struct = msgspec.defstruct("Result", [("suite", str), ("success", dict)])
+    content = json.loads(file.read_text())
+    others = {"A": run, "B": file, "C": content, "D": as_struct(content["suite"], content["success"])}
+    page = Page(write_report(run, compare=others, out=tmp_path / "r.html"))  # type: ignore[arg-type]
+    assert page.count("g", "bar agent-other") == 4
 
 
 @pytest.mark.parametrize(

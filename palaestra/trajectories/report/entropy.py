@@ -93,7 +93,7 @@ def _lines(
         plot.line(xs, shown, f"{class_} strong")
     unit = "%" if percent_axis else ""
     plot.hover(xs, lambda i: _tip(xs[i], {name: values[i] for name, values in columns.items()}, unit))
-    svg = plot.svg(x_ticks=5, y_ticks=5 if size[1] > 200 else 3)
+    svg = plot.svg(x_ticks=5, y_ticks=5 if size[1] > 200 else 4)
     return render(svg, legend(*((class_, name) for _, class_, name in named_columns))) if named else svg
 
 

@@ -21,7 +21,7 @@ BEFORE = ("warm", "base", "initial", "before")
 AFTER = ("rl", "final", "after", "test", "trained")
 """Tags of evaluations of the trained model."""
 
-Comparable = str | os.PathLike[str] | Mapping[str, Any]
+Comparable = str | os.PathLike[str] | Mapping[str, Any] | msgspec.Struct
 """What can stand beside a run: another run directory, an evaluation's JSON file, or its content."""
 
 
