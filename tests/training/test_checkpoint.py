@@ -115,7 +115,10 @@ def test_damage_is_found_and_the_one_before_taken(tmp_path: Path, name: str, dam
 
 def test_if_all_are_damaged_that_is_said(tmp_path: Path) -> None:
     (save_checkpoint(tmp_path, checkpoint(1)) / "model.safetensors").write_bytes(b"x")
-    with pytest.warns(UserWarning), pytest.raises(CheckpointError, match="all 1 checkpoints in .* are damaged"):
+    with (
+        pytest.warns(UserWarning, match="damaged"),
+        pytest.raises(CheckpointError, match=r"all 1 checkpoints in .* are damaged"),
+    ):
         load_latest(tmp_path)
 
 
@@ -156,9 +159,9 @@ def test_weights_of_another_model_are_refused_and_nothing_is_changed() -> None:
     with pytest.raises(CheckpointError, match=r"the checkpoint is of another model: .* has shape"):
         load_weights(model, wider)
     fewer = dict(list(model.named_parameters())[1:])
-    with pytest.raises(CheckpointError, match="only the model has 'model.embed_tokens.weight'"):
+    with pytest.raises(CheckpointError, match=r"only the model has 'model.embed_tokens.weight'"):
         load_weights(model, fewer)
-    with pytest.raises(CheckpointError, match="only run 1 has 'extra'"):
+    with pytest.raises(CheckpointError, match=r"only run 1 has 'extra'"):
         load_weights(model, {**dict(model.named_parameters()), "extra": torch.zeros(1)}, source="run 1")
     assert fingerprint(model) == before
     with pytest.raises(CheckpointError, match="optimiser state is of another model"):

@@ -51,7 +51,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
 
 def test_an_unwritable_place_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(PalaestraError, match="cannot write .*: Not a directory"):
+    with pytest.raises(PalaestraError, match=r"cannot write .*: Not a directory"):
         MetricsWriter(tmp_path / "file" / "m.jsonl")
 
 
