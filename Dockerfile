@@ -9,6 +9,10 @@ RUN if ! command -v make || ! python3 -c 'import sys, ensurepip; assert (3, 11) 
         rm -rf /var/lib/apt/lists/*; \
     fi
 
+# pip's own settings, for a mirror or for torch's CPU builds: --build-arg PIP_EXTRA_INDEX_URL=...
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+
 WORKDIR /palaestra
 COPY . .
 RUN make PYTHON=python3 .venv/.demo
