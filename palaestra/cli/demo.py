@@ -1,12 +1,21 @@
-"""The main job in one command: train on household tasks, evaluate on tasks never seen, write summary and report."""
+"""The main job in one command: train on household tasks, evaluate on tasks never seen, write summary and report.
+
+The same training with plain GRPO follows, so that the report shows both.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from palaestra.cli.parser import Parser, non_negative
+
+if TYPE_CHECKING:
+    from palaestra.config import Recipe
 
 EXAMPLES = """  palaestra demo
   palaestra demo --seed 1 --out runs/demo-1
@@ -30,6 +39,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--out", default="runs/demo", metavar="DIR", help="run directory (default: runs/demo)")
     parser.add_argument("--seed", type=non_negative, default=0, help="everything random derives from it (default: 0)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the run directory")
+    parser.add_argument("--no-baseline", action="store_true", help="do not train GRPO beside it")
     parser.add_argument("--quick", action="store_true", help="two tiny iterations, to see that everything works")
 
 
@@ -44,4 +54,12 @@ def run(args: argparse.Namespace) -> int:
     recipe = load_recipe(find_recipe("demo"), overrides)
     if not args.resume and (aside := set_aside(Path(args.out))):
         print(f"the earlier run is now {aside}", file=sys.stderr)
-    return run_with_bar(recipe, resume=args.resume)
+    return run_with_bar(recipe, baseline=None if args.no_baseline else _baseline(recipe), resume=args.resume)
+
+
+def _baseline(recipe: Recipe) -> Recipe | None:
+    """The same experiment with plain GRPO, in a folder of its own; `None` where it is that already."""
+    if recipe.algorithm.name == "grpo":
+        return None
+    algorithm = msgspec.structs.replace(recipe.algorithm, name="grpo")
+    return msgspec.structs.replace(recipe, algorithm=algorithm, out=str(recipe.directory / "baseline"))

@@ -8,8 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from palaestra.errors import ConfigError, PalaestraError, UnknownNameError
+
+if TYPE_CHECKING:
+    from palaestra.cli.parser import Parser
 
 COMMANDS = {
     "demo": "train, evaluate and report on household tasks: the main job in one command",
@@ -65,13 +69,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         UnknownNameError: there is no such command; the message has the nearest.
         UsageError: the arguments do not fit.
     """
-    from palaestra.cli.parser import Parser
-
-    if name not in COMMANDS:
-        raise UnknownNameError("command", name, COMMANDS)
-    command: ModuleType = importlib.import_module(f"palaestra.cli.{name}")
-    parser = Parser(f"palaestra {name}", f"{command.__doc__}".strip(), command.EXAMPLES)
-    command.configure(parser)
+    command, parser = load_command(name)
     try:
         args = parser.parse(arguments)
     except SystemExit as stop:  # argparse leaves this way after --help
@@ -80,6 +78,22 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         import_module_or_file(module)
     code: int = command.run(args)
     return code
+
+
+def load_command(name: str) -> tuple[ModuleType, Parser]:
+    """The module of command `name`, and the parser of its arguments.
+
+    Raises:
+        UnknownNameError: there is no such command; the message has the nearest.
+    """
+    from palaestra.cli.parser import Parser
+
+    if name not in COMMANDS:
+        raise UnknownNameError("command", name, COMMANDS)
+    command = importlib.import_module(f"palaestra.cli.{name}")
+    parser = Parser(f"palaestra {name}", f"{command.__doc__}".strip(), command.EXAMPLES)
+    command.configure(parser)
+    return command, parser
 
 
 def import_module_or_file(name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -19,16 +20,17 @@ _ROWS = {
     "random": "success_random",
     "base model": "success_warm",
     "after training": "success_rl",
+    "GRPO from the same start": "success_grpo",
     "oracle": "success_oracle",
 }
 
 
-def run_with_bar(recipe: Recipe, *, resume: bool) -> int:
+def run_with_bar(recipe: Recipe, *, baseline: Recipe | None = None, resume: bool) -> int:
     """Run the experiment, print its summary and the path of its report; returns the exit code."""
     from palaestra.experiment import run_experiment
 
     with Bars() as bars:
-        outcome = run_experiment(recipe, resume=resume, progress=TrainingBar(bars, recipe))
+        outcome = run_experiment(recipe, baseline=baseline, resume=resume, progress=partial(TrainingBar, bars))
     if outcome.report is None:
         done = outcome.result.counters.iteration
         print(

@@ -1,0 +1,65 @@
+"""What the documentation tells people to type works."""
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from palaestra.cli.main import COMMANDS, load_command, main
+from palaestra.envs import registry, tasks
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def commands(text: str) -> list[str]:
+    """The lines of a page's code blocks, and a command's examples, that call `palaestra`."""
+    return [line.strip() for line in text.splitlines() if re.match(r"\s*palaestra [a-z]+( |$)", line)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_of_a_page_can_be_parsed(page: Path) -> None:
+    for line in commands(page.read_text(encoding="utf-8")):
+        _, name, *arguments = shlex.split(line, comments=True)
+        load_command(name)[1].parse(arguments)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_example_of_a_command_can_be_parsed(name: str) -> None:
+    command, parser = load_command(name)
+    examples = commands(command.EXAMPLES)
+    assert len(examples) == len(command.EXAMPLES.splitlines())
+    for line in examples:
+        parser.parse(shlex.split(line)[2:])
+
+
+@pytest.fixture(autouse=True)
+def registries_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a page registers is forgotten after the test."""
+    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
+    monkeypatch.setattr(registry, "_MAKERS", dict(registry._MAKERS))
+    monkeypatch.setattr(tasks, "_LOADERS", dict(tasks._LOADERS))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def blocks(page: str) -> list[str]:
+    """The Python blocks of a page."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_readme_environment_keeps_the_contract(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "readme_quiz.py").write_text(blocks("README.md")[0])
+    assert main(["check", "quiz/Capitals-v0", "--json", "--import", str(tmp_path / "readme_quiz.py")]) == 0
+    assert json.loads(capsys.readouterr().out)["determinism"] == "exact"
+
+
+def test_the_how_to_suite_can_be_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "howto_quiz.py").write_text("\n".join(blocks("docs/how-to/register-an-environment.md")[:2]))
+    command = ["eval", "quiz:train", "--agent", "random", "--episodes", "20", "--json"]
+    assert main([*command, "--import", str(tmp_path / "howto_quiz.py")]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert 0 < result["success"]["value"] < 1
+    assert result["statuses"] == {"ok": 20}
