@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import msgspec
+
 from palaestra.config import Recipe
 from palaestra.errors import DataError, PalaestraError, require
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[Mapping[str, Any]], None]
 """Told of every row of metrics."""
+
+Watch = Callable[[Recipe], Progress]
+"""Gives the `Progress` of one training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +38,16 @@ class Outcome:
     """The HTML report; `None` after an interruption."""
 
 
-def run_experiment(recipe: Recipe, *, resume: bool = False, progress: Progress | None = None) -> Outcome:
+def run_experiment(
+    recipe: Recipe, *, baseline: Recipe | None = None, resume: bool = False, progress: Watch | None = None
+) -> Outcome:
     """Train as the recipe says, evaluate before and after on the test suite, and write summary and report.
 
     Args:
         recipe: from `load_recipe`; its run directory gets everything.
+        baseline: another recipe to train afterwards, with a run directory of its own, and to show beside the first.
         resume: go on from the newest checkpoint there.
-        progress: told of every row of metrics.
+        progress: asked once for each recipe that is trained.
 
     Raises:
         MissingExtraError: the extra `train` is not installed.
@@ -52,14 +60,23 @@ def run_experiment(recipe: Recipe, *, resume: bool = False, progress: Progress |
     from palaestra.trajectories.report import write_report
 
     began = time.perf_counter()
+    changes: dict[str, Any] = {}
+    compare: dict[str, Path] = {}
     with PeakMemory() as memory:
-        result = train(recipe, resume=resume, progress=progress)
+        result = train(recipe, resume=resume, progress=progress(recipe) if progress else None)
         interrupted = result.stopped == "interrupted"
+        if baseline is not None and not interrupted:
+            other = train(baseline, resume=resume, progress=progress(baseline) if progress else None)
+            interrupted = other.stopped == "interrupted"
+            name = baseline.algorithm.name
+            if "rl" in other.evaluations:
+                changes[f"success_{name}"] = msgspec.to_builtins(other.evaluations["rl"].success)
+                compare[name.upper()] = other.directory
         report = None if interrupted else result.directory / "report.html"
-        measured = {"peak_rss_bytes": memory.peak(), "wall_seconds": time.perf_counter() - began}
-        summary = amend_summary(result.directory, {**measured, "report": str(report) if report else None})
+        changes |= {"peak_rss_bytes": memory.peak(), "wall_seconds": time.perf_counter() - began}
+        summary = amend_summary(result.directory, {**changes, "report": str(report) if report else None})
         if report:
-            write_report(result.directory, out=report)
+            write_report(result.directory, out=report, compare=compare)
     return Outcome(result, summary, report)
 
 
