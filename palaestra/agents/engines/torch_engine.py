@@ -27,7 +27,7 @@ from palaestra.errors import EngineError
 
 _QUIET = 3  # rounds of the event loop without a new request, after which nobody is about to send one
 _PATIENCE = 16  # decode calls that a prompt waits at most for others to be read together with
-_CALL_OVERHEAD = 192  # what a model call costs before it computes anything, in tokens
+_CALL_OVERHEAD = 96  # what a model call costs before it computes anything, in tokens
 
 
 class TorchEngine:
@@ -44,7 +44,7 @@ class TorchEngine:
         *,
         slots: int = 64,
         max_batch_tokens: int = 2048,
-        fill_share: float = 0.25,
+        fill_share: float = 0.5,
         plain_attention: bool | None = None,
         offload: bool = False,
     ) -> None:
