@@ -1,6 +1,7 @@
 """What every test shares: one thread for torch, the folder of real data, and CI's refusal of skipped tests."""
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ import pytest
 # Before torch is imported anywhere: on two cores more threads only make small tensors slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# A shell starts what it puts into the background with Ctrl-C ignored, and tests send it to themselves and to children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NO_SKIPS = os.environ.get("PALAESTRA_NO_SKIPS") == "1"
 

@@ -265,7 +265,8 @@ def _decode(space: spaces.Space[Any], text: str) -> Any:
         if rest:
             raise ValueError(rest)
         exact = np.array([float(number) for number in _NUMBER.findall(text)]).reshape(space.shape)
-        action = exact.astype(space.dtype)
+        with np.errstate(over="ignore"):  # too large a number becomes infinite, and is then no action of the space
+            action = exact.astype(space.dtype)
         return action if np.allclose(action, exact) else None  # 1.5 is not a whole number
     if isinstance(space, spaces.Dict):
         parts = json.loads(text)

@@ -62,9 +62,13 @@ def test_ctrl_c_keeps_the_run_and_resume_finishes_it(recipe: Path, capsys: pytes
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for(run / "checkpoints" / "000002", child)
-    child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=120)
+    with child:
+        try:
+            wait_for(run / "checkpoints" / "000002", child)
+            child.send_signal(signal.SIGINT)
+            _, said = child.communicate(timeout=120)
+        finally:
+            child.kill()
     assert child.returncode == 130, said
     assert said.splitlines()[-1].startswith("palaestra: interrupted; ")
     assert "Traceback" not in said
