@@ -12,8 +12,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from palaestra.envs.core import Env, SupportsOracle, SupportsRender, SupportsSnapshot, SupportsTools
 from palaestra.envs.episode import Choose, Episode, advance, play
 from palaestra.envs.registry import EnvSpec
@@ -175,6 +173,8 @@ async def minding_globals(probe: Probe) -> None:
 
 
 def _numpy_state() -> tuple[Any, ...]:
+    import numpy as np  # slow, and nothing else here needs it
+
     kind, keys, *rest = np.random.get_state()  # noqa: NPY002  # the legacy global generator is what is looked at
     return kind, keys.tobytes() if isinstance(keys, np.ndarray) else keys, *rest
 
