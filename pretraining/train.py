@@ -15,29 +15,16 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from palaestra.agents.attention import use_plain_attention
 from pretraining.batches import Encoder, batches, held_out
 from pretraining.tokenizer import train_tokenizer
 
 
-def plain_attention(module, query, key, value, attention_mask, scaling=None, **kwargs):  # type: ignore[no-untyped-def]
-    """Causal attention as two batched products: on CPU its backward pass is faster than the fused kernel's."""
-    batch, heads, length, size = query.shape
-    keys = key.shape[1]
-    scores = (query * scaling).reshape(batch, keys, -1, size) @ key.transpose(-1, -2)
-    future = torch.full((length, length), float("-inf"), dtype=scores.dtype).triu(1)
-    scores = scores.view(batch, heads, length, length) + future
-    weights = torch.softmax(scores, -1).to(value.dtype).view(batch, keys, -1, length)
-    return (weights @ value).view(batch, heads, length, size).transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register("pretraining_plain", plain_attention)
-
-
 def build(vocabulary: int) -> LlamaForCausalLM:
     """The model's shape: 1.4 M parameters, one KV head."""
-    return LlamaForCausalLM(
+    model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocabulary,
             hidden_size=128,
@@ -50,9 +37,10 @@ def build(vocabulary: int) -> LlamaForCausalLM:
             bos_token_id=None,
             pad_token_id=0,
             eos_token_id=1,
-            attn_implementation="pretraining_plain",
         )
     )
+    use_plain_attention(model)  # its backward pass is faster on CPU than the fused kernel's
+    return model
 
 
 def loss_of(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
