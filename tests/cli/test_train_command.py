@@ -12,8 +12,8 @@ import pytest
 from support.levers import levers_recipe, register_levers, save_tiny_model
 
 from palaestra.cli.main import main
-from palaestra.config import to_yaml
-from palaestra.experiment import PeakMemory, set_aside
+from palaestra.config import load_recipe, to_yaml
+from palaestra.experiment import PeakMemory, run_experiment, set_aside
 
 # The child registers the test's environment and then is the command line.
 CHILD = "import sys; from support.levers import register_levers; register_levers(); from palaestra.cli.main import main; sys.exit(main(sys.argv[1:]))"  # noqa: E501
@@ -41,6 +41,18 @@ def test_train_leaves_everything(recipe: Path, capsys: pytest.CaptureFixture[str
     assert summary["success_oracle"]["value"] == 1.0
     assert (run / "report.html").is_file()
     assert {file.stem for file in (run / "eval").iterdir()} == {"warm", "rl", "random", "oracle"}
+
+
+def test_a_baseline_stands_beside_the_run(recipe: Path) -> None:
+    overrides = ["budget.iterations=1", "evaluation.every=0"]
+    own = load_recipe(recipe, ["algorithm.name=epo", f"out={recipe.parent / 'epo'}", *overrides])
+    baseline = load_recipe(recipe, ["algorithm.name=grpo", f"out={recipe.parent / 'grpo'}", *overrides])
+    outcome = run_experiment(own, baseline=baseline)
+    other = json.loads((recipe.parent / "grpo" / "summary.json").read_text())
+    assert outcome.summary["algorithm"] == "epo"
+    assert outcome.summary["success_grpo"] == other["success_rl"]
+    assert outcome.report is not None
+    assert "GRPO" in outcome.report.read_text()
 
 
 def test_a_second_run_in_the_same_place_is_refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
