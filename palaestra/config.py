@@ -41,7 +41,7 @@ class ModelConfig(Config, frozen=True, kw_only=True):
 
 
 class TasksConfig(Config, frozen=True, kw_only=True):
-    """What is played, as suite references `NAME[/LEVEL]:SPLIT`."""
+    """What is played, as suite references `NAME[/LEVEL]:SPLIT`; `alfworld:test[300:600]` takes some of the tasks."""
 
     train: str
     """Suite that training draws from."""
@@ -189,8 +189,8 @@ class EvaluationConfig(Config, frozen=True, kw_only=True):
     """Tasks of such an evaluation, from the front of the suite."""
     test_episodes: NonNegative = 200
     """Tasks of the evaluations on the test suite, before and after training; 0 for none."""
-    temperature: NonNegativeFloat = 0.4
-    """Of the sampling; 0 takes the likeliest token."""
+    temperature: NonNegativeFloat | None = None
+    """Of the sampling; 0 takes the likeliest token, null is the agent's own temperature."""
 
 
 class CheckpointConfig(Config, frozen=True, kw_only=True):

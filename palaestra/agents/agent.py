@@ -7,7 +7,6 @@ from typing import Any, Protocol
 import msgspec
 
 from palaestra.envs.core import Env, Info
-from palaestra.envs.hashing import digest
 from palaestra.trajectories.record import Node, Status
 
 
@@ -54,8 +53,3 @@ class Agent(Protocol):
             seed: of all that the agent draws in this episode.
             env: the environment, for agents that may look inside (oracles).
         """
-
-
-def derive_seed(*parts: Any) -> int:
-    """A seed in [0, 2^60) from JSON-shaped parts: the same in every process, unrelated for different parts."""
-    return int(digest(*parts)[:15], 16)

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from palaestra.agents.actions import ActionFormat, Choices, TextAction
-from palaestra.agents.agent import Decision, derive_seed
+from palaestra.agents.agent import Decision
 from palaestra.agents.chat import ChatFormat
 from palaestra.agents.context import ContextPolicy, FullContext, Turn
 from palaestra.agents.engines.base import Completion, Engine, Request, SamplingParams
 from palaestra.envs.core import Env, Info
+from palaestra.seeds import derive_seed
 from palaestra.trajectories.record import Node
 
 _numbers = itertools.count()

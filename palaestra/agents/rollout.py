@@ -15,11 +15,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from palaestra.agents.agent import Agent, Decision, Session, derive_seed
+from palaestra.agents.agent import Agent, Decision, Session
 from palaestra.envs.core import Env, Info, Step
 from palaestra.envs.hashing import chain
 from palaestra.envs.tasks import Task
 from palaestra.errors import EnvError, PalaestraError
+from palaestra.seeds import derive_seed
 from palaestra.trajectories.record import Status, StepRecord, Trajectory
 
 T = TypeVar("T")

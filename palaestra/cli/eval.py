@@ -26,7 +26,9 @@ EXAMPLES = """  palaestra eval alfworld:test --agent oracle
 def configure(parser: Parser) -> None:
     """Declare the arguments."""
     parser.accept_imports()
-    parser.add_argument("suite", metavar="SUITE", help="NAME[/LEVEL]:SPLIT, as in alfworld/small:test")
+    parser.add_argument(
+        "suite", metavar="SUITE", help="NAME[/LEVEL]:SPLIT, as in alfworld/small:test or alfworld:test[300:600]"
+    )
     parser.add_argument(
         "--agent", required=True, help="random, oracle, a run directory, palaestra-tiny, a model directory or GGUF file"
     )

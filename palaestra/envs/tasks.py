@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, overload
 
@@ -63,6 +64,9 @@ class TaskSuite(Sequence[Task]):
 SuiteLoader = Callable[..., TaskSuite]
 """Called as `loader(split, level, **params)`; raises `PalaestraError` for a split or level that it does not have."""
 
+_REFERENCE = re.compile(
+    r"(?P<name>[^/:]+)(/(?P<level>[^:]+))?:(?P<split>[^:\[\]]+)(\[(?P<start>(-?\d+)?):(?P<stop>(-?\d+)?)\])?"
+)
 _LOADERS: dict[str, SuiteLoader | str] = {"alfworld": "palaestra.envs.alfworld.suite:load"}
 
 
@@ -85,18 +89,26 @@ def suite_names() -> list[str]:
 def load_suite(reference: str, **params: Any) -> TaskSuite:
     """The suite that `reference`, `NAME[/LEVEL]:SPLIT`, names: `alfworld/small:test`.
 
+    A Python slice at the end takes some of the tasks: `alfworld/small:test[300:600]`.
+
     Raises:
-        ConfigError: the reference has no split.
+        ConfigError: the reference is malformed.
         UnknownNameError: no such suite; the message names the nearest.
     """
-    head, colon, split = reference.partition(":")
-    if not (colon and head and split):
-        raise ConfigError(f"{reference!r} is not a suite reference; write NAME[/LEVEL]:SPLIT, as in alfworld:test")
-    name, _, level = head.partition("/")
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
+        raise ConfigError(
+            f"{reference!r} is not a suite reference; write NAME[/LEVEL]:SPLIT, as in alfworld:test, "
+            f"with a slice for some of the tasks: alfworld:test[100:200]"
+        )
+    name, level = match["name"], match["level"]
     _discover()
     if name not in _LOADERS:
         raise UnknownNameError("suite", name, _LOADERS)
-    return _loader(name)(split, level or None, **params)
+    suite = _loader(name)(match["split"], level, **params)
+    if match["start"] is None:
+        return suite
+    return suite[slice(*(int(match[end]) if match[end] else None for end in ("start", "stop")))]
 
 
 def _loader(name: str) -> SuiteLoader:

@@ -20,7 +20,7 @@ from palaestra.config import OptimiserConfig
 from palaestra.errors import TrainingError
 from palaestra.training.forward import PolicyModel
 from palaestra.training.optimiser import Optimiser, learning_rate
-from palaestra.training.seeds import permutation
+from palaestra.training.shuffle import permutation
 from palaestra.trajectories.record import Trajectory
 
 

@@ -22,7 +22,7 @@ from palaestra.training.algorithm import Algorithm, BoundTerm, Moment, Tokens
 from palaestra.training.batch import Batch
 from palaestra.training.forward import Flat, MicroBatch, PolicyModel, micro_batches
 from palaestra.training.optimiser import Optimiser, learning_rate
-from palaestra.training.seeds import permutation
+from palaestra.training.shuffle import permutation
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -51,6 +51,7 @@ class Player:
     ) -> EvalResult:
         """Play a suite at the evaluation's temperature; `name` is what the result calls the suite."""
         temperature = self.recipe.evaluation.temperature
+        temperature = self.recipe.agent.temperature if temperature is None else temperature
         async with self._agent(episodes, temperature, version) as agent:
             return await self.evaluate_agent(agent, suite, episodes, name=name, store=store, progress=progress)
 

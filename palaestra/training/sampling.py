@@ -11,7 +11,7 @@ from palaestra.agents.rollout import Episode
 from palaestra.config import RolloutConfig
 from palaestra.envs.tasks import Task
 from palaestra.errors import ConfigError
-from palaestra.training.seeds import permutation
+from palaestra.training.shuffle import permutation
 
 
 class TaskSampler:

@@ -93,7 +93,9 @@ def test_a_loader_by_wrong_name() -> None:
         load_suite("broken:train")
 
 
-@pytest.mark.parametrize("reference", ["alfworld", ":test", "alfworld:", ""])
+@pytest.mark.parametrize(
+    "reference", ["alfworld", ":test", "alfworld:", "", "alfworld:test[", "alfworld:test[3]", "alfworld:test[a:b]"]
+)
 def test_a_reference_needs_name_and_split(reference: str) -> None:
     with pytest.raises(ConfigError, match="write NAME"):
         load_suite(reference)
@@ -113,3 +115,10 @@ def test_a_suite_name_is_one_word(name: str) -> None:
 def test_the_built_in_suite_is_there() -> None:
     assert "alfworld" in suite_names()
     assert len(load_suite("alfworld:test")) >= 200
+
+
+def test_a_reference_may_take_some_of_the_tasks() -> None:
+    whole = load_suite("alfworld/small:test")
+    assert [task.name for task in load_suite("alfworld/small:test[300:302]")] == [whole[300].name, whole[301].name]
+    assert len(load_suite("alfworld/small:test[-5:]")) == 5
+    assert len(load_suite("alfworld:test[:7]")) == 7
