@@ -39,6 +39,22 @@ class EnvError(PalaestraError):
     """An environment broke its contract, or was used out of order."""
 
 
+class DeadlineError(EnvError):
+    """An environment or an agent took longer than it may."""
+
+
+class WorkerError(EnvError):
+    """Where the environment ran is gone: its process ended or was killed, or the connection broke."""
+
+
+class ReplayError(EnvError):
+    """Replaying the same actions gave another episode."""
+
+    def __init__(self, message: str, *, step: int, expected: str = "", got: str = "") -> None:
+        self.step, self.expected, self.got = step, expected, got
+        super().__init__(message)
+
+
 class EngineError(PalaestraError):
     """An inference engine cannot answer: its model failed, it is closed, or the request makes no sense."""
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from palaestra.agents.agent import Agent, Decision, Session
-from palaestra.envs.core import Env, Info, Step
+from palaestra.envs.core import Env, Info, Step, SupportsVerify, Verdict
 from palaestra.envs.hashing import chain
 from palaestra.envs.tasks import Task
-from palaestra.errors import EnvError, PalaestraError
+from palaestra.errors import DeadlineError, EnvError, PalaestraError
 from palaestra.seeds import derive_seed
 from palaestra.trajectories.record import Status, StepRecord, Trajectory
 
@@ -53,14 +53,13 @@ class RolloutLimits:
     """Episodes played at the same time."""
     retries: int = 1
     """How often a failed episode is started again."""
+    start_seconds: float = math.inf
+    """Wait for a free place and start the environment; what is placed elsewhere has deadlines of its own."""
     reset_seconds: float = 120.0
     act_seconds: float = 600.0
     step_seconds: float = 120.0
+    verify_seconds: float = 600.0
     close_seconds: float = 20.0
-
-
-class DeadlineError(PalaestraError):
-    """Something took longer than it may."""
 
 
 async def rollout(
@@ -129,6 +128,7 @@ class _Attempt:
             id=episode.id,
             env=task.env,
             task=task.name,
+            params=task.params,
             split=task.split,
             kind=task.kind,
             group=episode.group,
@@ -158,11 +158,13 @@ class _Attempt:
     async def _play(self) -> None:
         limits, record, task = self.limits, self.record, self.episode.task
         self.env = env = self.make_env(task.env)
+        record.env = env.spec.id if env.spec else task.env
+        await _within(limits.start_seconds, "start", env.start())
         seed = derive_seed(self.episode.seed, self.episode.id)
         observation, info = await _within(limits.reset_seconds, "reset", env.reset(seed=task.seed, task=task))
         record.final_observation = observation = _text(observation)
         record.kind = record.kind or str(info.get("task_type", ""))
-        state = chain("", task.name, task.seed, observation)
+        record.start_hash = state = chain("", task.name, task.seed, observation)
         self.session = session = self.agent.session(seed=seed, env=env)
         for _ in range(limits.max_turns):
             began = time.perf_counter()
@@ -176,16 +178,23 @@ class _Attempt:
             state = self._record(state, observation, decision, step, seconds)
             observation, info = record.final_observation, step[4]
             if step[2] or step[3]:
-                return
-        if record.steps:
+                break
+        else:
             record.steps[-1].truncated = True
+        if isinstance(env, SupportsVerify):
+            self._add(await _within(limits.verify_seconds, "verify", env.verify()))
+
+    def _add(self, verdict: Verdict) -> None:
+        """What grading found counts with the last step."""
+        reward = _finite(verdict.reward)
+        self.record.steps[-1].reward += reward
+        self.record.total_reward += reward
+        self.record.success = bool(verdict.success)
 
     def _record(self, state: str, seen: str, decision: Decision, step: Step[Any], seconds: tuple[float, float]) -> str:
         """Add one step to the record; returns the next link of the hash chain."""
         observation, reward, terminated, truncated, info = step
-        text, reward = _text(observation), float(reward)
-        if not math.isfinite(reward):
-            raise EnvError(f"the environment gave the reward {reward}")
+        text, reward = _text(observation), _finite(reward)
         state = chain(state, decision.text, text, reward, bool(terminated), bool(truncated))
         record = self.record
         record.steps.append(
@@ -247,6 +256,13 @@ def _cancelled() -> bool:
     """Whether somebody asked the running task to stop."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _finite(reward: Any) -> float:
+    number = float(reward)
+    if not math.isfinite(number):
+        raise EnvError(f"the environment gave the reward {number}")
+    return number
 
 
 def _text(observation: Any) -> str:

@@ -297,7 +297,7 @@ async def rendering(probe: Probe) -> None:
         if not isinstance(env, SupportsRender):
             raise Skipped("it has no render")
         await env.reset(seed=probe.seeds[0])
-        drawn = env.render()
+        drawn = await env.render()
         _require(isinstance(drawn, str), f"render returned a {type(drawn).__name__}; return a str")
 
 

@@ -45,6 +45,15 @@ class Step(NamedTuple, Generic[ObsT]):
     info: Info
 
 
+class Verdict(NamedTuple):
+    """What `verify` found in the final state."""
+
+    reward: float
+    """Added to the episode's last step."""
+    success: bool
+    info: Info
+
+
 class Env(Generic[ObsT, ActT]):
     """One environment instance, which plays one episode at a time.
 
@@ -86,6 +95,29 @@ class Env(Generic[ObsT, ActT]):
         """
         raise NotImplementedError
 
+    async def start(self) -> None:
+        """Get ready for `reset`: wait for a free place, start a process. `reset` does it where nobody did before.
+
+        Apart from `reset`, so that waiting has a deadline of its own. Most environments have nothing to do here.
+        """
+
+    async def fork(self, n: int = 1) -> list[Env[ObsT, ActT]]:
+        """Make `n` independent continuations of the present episode, by the cheapest way that is right.
+
+        Each behaves from here on as this one would: the same actions give the same observations and rewards, and
+        nothing that is done to one of them, closing included, affects another.
+
+        Returns:
+            `n` environments, each to be closed by the caller. This one goes on as if nothing had happened.
+
+        Raises:
+            EnvError: no episode has begun, or the environment was not made by `make`.
+            ReplayError: it can only be forked by replaying its episode, and the replay went another way.
+        """
+        from palaestra.envs.fork import fork
+
+        return await fork(self, n)
+
     async def close(self) -> None:
         """Release processes, files and sockets. May be called more than once, and without `reset`."""
 
@@ -123,16 +155,24 @@ class SupportsOracle(Protocol):
 
 
 @runtime_checkable
+class SupportsVerify(Protocol):
+    """A judgement of the final state, for environments that grade when the episode is over, however it ended."""
+
+    async def verify(self) -> Verdict:
+        """Grade the present state. The rollout driver calls it once, after the last step."""
+
+
+@runtime_checkable
 class SupportsTools(Protocol):
     """Actions offered as tool calls."""
 
     def tools(self) -> Sequence[Mapping[str, Any]]:
-        """JSON-schema descriptions in OpenAI's `tools` shape."""
+        """JSON-schema descriptions in OpenAI's `tools` shape; fixed from `reset` to the end of the episode."""
 
 
 @runtime_checkable
 class SupportsRender(Protocol):
     """A picture of the state for people."""
 
-    def render(self) -> str:
+    async def render(self) -> str:
         """The state as text."""

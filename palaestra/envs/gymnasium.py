@@ -102,7 +102,9 @@ class AsGymnasium(gymnasium.Env[Any, Any]):
 
     def render(self) -> Any:
         """The state as text in the mode `"ansi"`, else `None`."""
-        return self.env.render() if self.render_mode and isinstance(self.env, SupportsRender) else None
+        if self.render_mode is None or not isinstance(self.env, SupportsRender):
+            return None
+        return self._runner.run(self.env.render())
 
     def close(self) -> None:
         """Close the environment; may be called more than once."""
@@ -174,7 +176,7 @@ class FromGymnasium(Env[str, Any]):
         self._describe = describe or describe_observation
         self._last: tuple[str, Info] | None = None  # to show again after an action that makes no sense
         if env.render_mode == "ansi":
-            self.__dict__["render"] = env.render  # structural: only who draws text supports render
+            self.__dict__["render"] = self._render  # structural: only who draws text supports render
 
     async def reset(
         self, *, seed: int | None = None, task: Task | None = None, options: Mapping[str, Any] | None = None
@@ -200,6 +202,9 @@ class FromGymnasium(Env[str, Any]):
     async def close(self) -> None:
         """Close the environment."""
         self.env.close()
+
+    async def _render(self) -> Any:
+        return self.env.render()
 
     def _remember(self, raw: Any, info: Mapping[str, Any]) -> tuple[str, Info]:
         admissible = _admissible(self.env.action_space, info)

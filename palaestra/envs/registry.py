@@ -18,6 +18,7 @@ from typing import Any, TypeVar, overload
 import msgspec
 
 from palaestra.envs.core import Env
+from palaestra.envs.isolation.placement import Kind, Placement
 from palaestra.envs.wrappers import OrderEnforcing, TimeLimit, WrapperSpec
 from palaestra.errors import DataError, EnvError, PalaestraError, UnknownNameError
 
@@ -44,6 +45,8 @@ class EnvSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The author knows that seed and actions do not fix an episode."""
     wrappers: tuple[WrapperSpec, ...] = ()
     """Wrappers beyond order and time limit, innermost first."""
+    placement: Placement = Placement()
+    """Where instances run."""
 
     def to_json(self) -> str:
         """This spec as JSON.
@@ -85,6 +88,7 @@ def register(
     reward_threshold: float | None = None,
     nondeterministic: bool = False,
     wrappers: Iterable[WrapperSpec] = (),
+    placement: Placement | Kind = "inline",
     override: bool = False,
 ) -> Callable[[_MakerT], _MakerT]: ...
 @overload
@@ -97,6 +101,7 @@ def register(
     reward_threshold: float | None = None,
     nondeterministic: bool = False,
     wrappers: Iterable[WrapperSpec] = (),
+    placement: Placement | Kind = "inline",
     override: bool = False,
 ) -> EnvSpec: ...
 def register(
@@ -108,6 +113,7 @@ def register(
     reward_threshold: float | None = None,
     nondeterministic: bool = False,
     wrappers: Iterable[WrapperSpec] = (),
+    placement: Placement | Kind = "inline",
     override: bool = False,
 ) -> EnvSpec | Callable[[_MakerT], _MakerT]:
     """Register an environment under `id`, as a function or as the decorator of its class.
@@ -123,6 +129,7 @@ def register(
             of a plain synchronous `gymnasium.Env`, which `make` bridges. `None` returns a decorator.
         kwargs: default keyword arguments of the entry point.
         max_episode_steps, reward_threshold, nondeterministic, wrappers: see `EnvSpec`.
+        placement: where instances run, or just its kind.
         override: allow `id` to move to another entry point. Registering the same one again is always allowed.
 
     Returns:
@@ -143,6 +150,7 @@ def register(
             reward_threshold=reward_threshold,
             nondeterministic=nondeterministic,
             wrappers=tuple(wrappers),
+            placement=_placement(placement),
         )
         _add(spec, None if isinstance(maker, str) else maker, override)
         return spec
@@ -190,12 +198,21 @@ def spec(id: str) -> EnvSpec:
     return _SPECS[max(versions, key=lambda known: int(known.rpartition("-v")[2]))]
 
 
-def make(id: str | EnvSpec, *, max_episode_steps: int | None = None, **kwargs: Any) -> Env[Any, Any]:
+def make(
+    id: str | EnvSpec,
+    *,
+    max_episode_steps: int | None = None,
+    placement: Placement | Kind | None = None,
+    **kwargs: Any,
+) -> Env[Any, Any]:
     """Make an environment: the entry point's, in `OrderEnforcing`, `TimeLimit` and the spec's own wrappers.
+
+    One that is placed elsewhere is made there, wrappers included, when it starts.
 
     Args:
         id: a registered id, or a spec (of JSON, for example), which need not be registered here.
         max_episode_steps: instead of the spec's.
+        placement: instead of the spec's, or just another kind.
         **kwargs: override the spec's keyword arguments, one by one.
 
     Returns:
@@ -211,7 +228,12 @@ def make(id: str | EnvSpec, *, max_episode_steps: int | None = None, **kwargs: A
         base,
         kwargs={**base.kwargs, **kwargs},
         max_episode_steps=base.max_episode_steps if max_episode_steps is None else max_episode_steps,
+        placement=base.placement if placement is None else _placement(placement, base.placement),
     )
+    if base.placement.kind != "inline":
+        from palaestra.envs.isolation.env import IsolatedEnv
+
+        return IsolatedEnv(base)
     env = _make_inner(base)
     # The wrappers add themselves to the spec again as they are put on, so the innermost one starts without them.
     env.spec = msgspec.structs.replace(base, wrappers=())
@@ -221,6 +243,10 @@ def make(id: str | EnvSpec, *, max_episode_steps: int | None = None, **kwargs: A
     for wrapper in base.wrappers:
         env = load_object(wrapper.entry_point)(env, **wrapper.kwargs)
     return env
+
+
+def _placement(where: Placement | Kind, otherwise: Placement = Placement()) -> Placement:
+    return where if isinstance(where, Placement) else msgspec.structs.replace(otherwise, kind=where)
 
 
 def _make_inner(spec: EnvSpec) -> Env[Any, Any]:

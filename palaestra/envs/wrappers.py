@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from palaestra.envs.core import Env, Reset, Step, SupportsSnapshot
+from palaestra.envs.history import History, fresh_seed
 from palaestra.errors import EnvError
 
 if TYPE_CHECKING:
     from palaestra.envs.registry import EnvSpec
     from palaestra.envs.tasks import Task
 
-_FORWARDED = ("oracle", "tools", "render")
+_FORWARDED = ("oracle", "verify", "tools", "render")
 
 
 class WrapperSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,8 +31,8 @@ class WrapperSpec(msgspec.Struct, frozen=True, kw_only=True):
 class Wrapper(Env[Any, Any]):
     """An environment around another; a subclass overrides what it changes.
 
-    It has `snapshot`/`restore`, `oracle`, `tools` and `render` exactly if the environment inside has them (or the
-    subclass defines them), and forwards every other public attribute. A wrapper with state of its own overrides
+    It has `snapshot`/`restore`, `oracle`, `verify`, `tools` and `render` exactly if the environment inside has them (or
+    the subclass defines them), and forwards every other public attribute. A wrapper with state of its own overrides
     `get_state` and `set_state`, so that a snapshot holds it.
     """
 
@@ -53,6 +54,10 @@ class Wrapper(Env[Any, Any]):
                 setattr(self, name, getattr(env, name))
         if isinstance(env, SupportsSnapshot):
             self.__dict__.update(snapshot=self._snapshot, restore=self._restore)
+
+    async def start(self) -> None:
+        """Get the environment inside ready."""
+        await self.env.start()
 
     async def reset(
         self, *, seed: int | None = None, task: Task | None = None, options: Mapping[str, Any] | None = None
@@ -108,11 +113,16 @@ class Wrapper(Env[Any, Any]):
 
 
 class OrderEnforcing(Wrapper):
-    """Refuses `step` before `reset` and after the end of the episode, and results that are no `Reset` or `Step`."""
+    """Refuses `step` before `reset` and after the end of the episode, and results that are no `Reset` or `Step`.
+
+    It keeps the record of the episode that forks and replays rest on.
+    """
 
     def __init__(self, env: Env[Any, Any]) -> None:
         super().__init__(env)
         self._refusal: str | None = "before reset"
+        self.history: History | None = None
+        """The episode so far; `None` before `reset`."""
 
     async def reset(
         self, *, seed: int | None = None, task: Task | None = None, options: Mapping[str, Any] | None = None
@@ -123,10 +133,11 @@ class OrderEnforcing(Wrapper):
             EnvError: the environment returned no `Reset`.
         """
         self._refusal = "before reset"  # stays, should the reset fail
+        seed = fresh_seed(task) if seed is None else seed
         first = await self.env.reset(seed=seed, task=task, options=options)
         if not isinstance(first, Reset):
             raise EnvError(f"reset returned a {type(first).__name__}; return Reset(observation, info)")
-        self._refusal = None
+        self._refusal, self.history = None, History(seed, task, options, first)
         return first
 
     async def step(self, action: Any) -> Step[Any]:
@@ -141,17 +152,20 @@ class OrderEnforcing(Wrapper):
         if not isinstance(step, Step):
             made = type(step).__name__
             raise EnvError(f"step returned a {made}; return Step(observation, reward, terminated, truncated, info)")
+        if self.history is not None:
+            self.history.turns.append((action, step))
         if step.terminated or step.truncated:
             self._refusal = "after the end of the episode"
         return step
 
-    def get_state(self) -> str | None:
-        """Why a step would be refused, if it would."""
-        return self._refusal
+    def get_state(self) -> tuple[str | None, History | None]:
+        """Why a step would be refused, if it would, and the episode so far."""
+        return self._refusal, self.history and self.history.copy()
 
-    def set_state(self, state: str | None) -> None:
+    def set_state(self, state: tuple[str | None, History | None]) -> None:
         """Put back what `get_state` returned."""
-        self._refusal = state
+        self._refusal = state[0]
+        self.history = state[1] and state[1].copy()
 
     def _add_to(self, spec: EnvSpec) -> EnvSpec:
         return spec  # `make` puts it on always

@@ -69,13 +69,20 @@ class Trajectory(msgspec.Struct, omit_defaults=True, kw_only=True):
     id: str
     """Unique in its run: `iteration/group/member`, for example."""
     env: str
+    """Id of the environment, with its version."""
     task: str
+    """Name of the task."""
+    params: dict[str, Any] = {}
+    """The task's parameters: with its name and seed, enough to play it again."""
     split: str = ""
     kind: str = ""
     """Row of the evaluation table, for example the task type."""
     group: str = ""
     """Episodes of one group began in the same state."""
     seed: int = 0
+    """The task's."""
+    start_hash: str = ""
+    """Of task, seed and first observation: the same for all members of a group."""
     agent: str = ""
     status: Status = "ok"
     error: str = ""

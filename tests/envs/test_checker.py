@@ -42,7 +42,7 @@ class Sum(Env[str, str]):
         self.place, self.goal, generator = state
         self.generator.setstate(generator)
 
-    def render(self) -> str:
+    async def render(self) -> str:
         return str(self.place)
 
     def tools(self) -> list[Any]:
@@ -241,6 +241,10 @@ async def _forgetful(self: Sum) -> Any:
     return 0, self.goal, self.generator.getstate()
 
 
+async def _three(self: Any) -> Any:
+    return 3
+
+
 async def _wrong_way(self: Sum) -> str:
     return "-" if self.goal > self.place else "+"
 
@@ -277,7 +281,7 @@ async def _acting_oracle(self: Sum) -> str:
         ({"oracle": _wrong_way}, "oracle solves", "the oracle did not solve seed 0"),
         ({"oracle": _acting_oracle}, "oracle changes nothing", "asking the oracle changes the episode"),
         ({"tools": lambda self: [{"name": "add"}]}, "tools", "a tool is not of the shape"),
-        ({"render": lambda self: 3}, "render", "render returned a int"),
+        ({"render": _three}, "render", "render returned a int"),
     ],
 )
 def test_a_broken_promise_fails_its_check(methods: Any, check: str, reason: str) -> None:

@@ -40,7 +40,7 @@ class Guess(Env[str, str]):
     async def close(self) -> None:
         self.closed += 1
 
-    def render(self) -> str:
+    async def render(self) -> str:
         return f"hidden: {self.hidden}"
 
 
@@ -250,7 +250,7 @@ def test_render_is_offered_exactly_where_text_is_drawn() -> None:
     drawn = FromGymnasium(Walk(render_mode="ansi"))
     asyncio.run(drawn.reset(seed=0, options={"place": 0}))
     assert isinstance(drawn, SupportsRender)
-    assert drawn.render().startswith("at ")
+    assert asyncio.run(drawn.render()).startswith("at ")
     assert not isinstance(FromGymnasium(Walk()), SupportsRender)
 
 

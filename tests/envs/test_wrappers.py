@@ -59,7 +59,7 @@ class Able(Plain):
     def tools(self) -> list[Any]:
         return []
 
-    def render(self) -> str:
+    async def render(self) -> str:
         return f"at {self.count}"
 
 
@@ -89,7 +89,7 @@ def test_attributes_and_calls_are_forwarded() -> None:
     assert inner.resets == [{"seed": 3, "task": None, "options": {"a": 1}}]
     assert run(env.step("x")).observation == "1"
     assert run(env.oracle()) == "after 1"
-    assert env.render() == "at 1"
+    assert run(env.render()) == "at 1"
     run(env.close())
     assert inner.closed == 1
     assert env.unwrapped is inner

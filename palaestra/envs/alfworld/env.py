@@ -76,7 +76,7 @@ class HouseholdEnv(Env[str, str]):
         """The next command of a shortest plan."""
         return next_command(self._playing)
 
-    def render(self) -> str:
+    async def render(self) -> str:
         """Everything there is, the agent's place marked by an arrow."""
         world = self._playing
         held = world.objects[world.held] if world.held >= 0 else "nothing"

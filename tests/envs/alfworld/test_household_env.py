@@ -140,7 +140,7 @@ def test_render_shows_where_everything_is() -> None:
         env = HouseholdEnv()
         await env.reset(task=household({"game": msgspec.to_builtins(game("small", 1))}))
         await env.step(await env.oracle())
-        return env.render()
+        return await env.render()
 
     shown, drawn = asyncio.run(run()), game("small", 1)
     assert drawn.goal.text in shown

@@ -1,0 +1,65 @@
+"""`fork`: independent continuations of an episode, for every environment."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from palaestra.envs.core import Env, SupportsSnapshot
+from palaestra.envs.history import History, replay
+from palaestra.envs.registry import make
+from palaestra.errors import EnvError
+
+
+async def fork(env: Env[Any, Any], n: int = 1) -> list[Env[Any, Any]]:
+    """See `Env.fork`: by snapshot where `env` has them, else by replay."""
+    if n < 0:
+        raise EnvError(f"cannot fork {n} times")
+    siblings = [_another(env) for _ in range(n)]
+    try:
+        if isinstance(env, SupportsSnapshot):
+            state = await env.snapshot()
+            for sibling in siblings:
+                await sibling.restore(state)  # type: ignore[attr-defined]  # of the same class
+        else:
+            history = history_of(env)
+            await asyncio.gather(*(replay(sibling, history) for sibling in siblings))
+    except BaseException:
+        await close_all(siblings)
+        raise
+    return siblings
+
+
+async def fork_by_replay(env: Env[Any, Any], n: int = 1) -> list[Env[Any, Any]]:
+    """Continuations that have been played again from the start, whatever else the environment offers."""
+    history = history_of(env)
+    siblings = [_another(env) for _ in range(n)]
+    try:
+        await asyncio.gather(*(replay(sibling, history) for sibling in siblings))
+    except BaseException:
+        await close_all(siblings)
+        raise
+    return siblings
+
+
+def history_of(env: Env[Any, Any]) -> History:
+    """A copy of the episode so far, as the environment's own record has it.
+
+    Raises:
+        EnvError: no episode has begun, or nobody keeps a record.
+    """
+    history = getattr(env, "history", None)
+    if not isinstance(history, History):
+        raise EnvError("cannot fork: no episode has begun; call reset first")
+    return history.copy()
+
+
+async def close_all(envs: list[Env[Any, Any]]) -> None:
+    """Close every one, whatever the others do."""
+    await asyncio.gather(*(env.close() for env in envs), return_exceptions=True)
+
+
+def _another(env: Env[Any, Any]) -> Env[Any, Any]:
+    if env.spec is None:
+        raise EnvError("cannot fork an environment without a spec; register it and make it by its id")
+    return make(env.spec)

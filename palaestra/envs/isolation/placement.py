@@ -1,0 +1,56 @@
+"""Where an environment runs and what it may use: a property of its registration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Kind = Literal["inline", "thread", "process", "interpreter", "remote"]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Deadlines(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Most seconds of each phase, enforced from outside: what does not answer in time is killed."""
+
+    queue: Seconds | None = None
+    """Wait for a free place, where `concurrency` limits them; `None` for no limit."""
+    create: Seconds = 120.0
+    """Start the worker, import the environment's code, make it. An interpreter that is yet to be built has no limit."""
+    reset: Seconds = 120.0
+    step: Seconds = 120.0
+    """Also of `oracle` and `render`."""
+    verify: Seconds = 600.0
+    fork: Seconds = 120.0
+    close: Seconds = 20.0
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where an environment runs.
+
+    `inline`: in the event loop. For code that never blocks.
+    `thread`: each instance in a thread of its own. For code that blocks but is safe beside other threads.
+    `process`: each instance in a worker process, which may crash, hang or leak without harm to anything else.
+    `interpreter`: a worker process of another Python environment, with dependencies of its own.
+    `remote`: on a machine that runs `palaestra serve`.
+    """
+
+    kind: Kind = "inline"
+    concurrency: Count | None = None
+    """Most instances at once in this process; more wait for a place in `start`. `None` for no limit."""
+    deadlines: Deadlines = Deadlines()
+    memory_bytes: Count | None = None
+    """Most resident memory of a worker and its descendants, in bytes; a worker above it is killed."""
+    warm: int = 0
+    """Idle worker processes that are kept ready once the first was needed."""
+    reuse: Count = 64
+    """Instances that one worker process makes, one after another, before another worker takes its place."""
+    environ: dict[str, str] = {}
+    """Environment variables of a worker process, beside those of this process."""
+    requirements: tuple[str, ...] = ()
+    """Of `interpreter`: what pip installs into it. It is built on first use and kept."""
+    python: str = ""
+    """Of `interpreter`: path of an existing interpreter to use as it is, or, with `requirements`, to build on."""
+    url: str = ""
+    """Of `remote`: `http://host:port`. The token, where one is asked for, is in `PALAESTRA_TOKEN`."""
