@@ -13,11 +13,12 @@ from itertools import count
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from palaestra.agents.attention import use_plain_attention
+from palaestra.training.cloning import CloningBatch, cloning_loss
+from palaestra.training.forward import PolicyModel
 from pretraining.batches import Encoder, batches, held_out
 from pretraining.tokenizer import train_tokenizer
 
@@ -43,17 +44,10 @@ def build(vocabulary: int) -> LlamaForCausalLM:
     return model
 
 
-def loss_of(model: LlamaForCausalLM, ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """(weighted mean cross-entropy to train on, mean cross-entropy of the player's tokens), nats a token."""
-    with torch.autocast("cpu", torch.bfloat16):
-        hidden = model.model(ids, use_cache=False).last_hidden_state[:, :-1]
-        target, weight = ids[:, 1:], weights[:, 1:]
-        used = weight > 0
-        logits = model.lm_head(hidden[used]).float()
-    nats = F.cross_entropy(logits, target[used], reduction="none")
-    weight = weight[used]
-    acts = weight == 1
-    return (nats * weight).sum() / weight.sum(), nats[acts].mean()
+def actions_loss(policy: PolicyModel, ids: Tensor, weights: Tensor) -> float:
+    """Mean cross-entropy of the player's tokens, whose weight is 1, in nats a token."""
+    with torch.no_grad():
+        return cloning_loss(policy, CloningBatch(ids, (weights == 1).float())).item()
 
 
 def optimisers(model: LlamaForCausalLM, lr: float) -> list[torch.optim.Optimizer]:
@@ -71,7 +65,7 @@ def pretrain(minutes: float, out: Path, tokens: int, lr: float, observation_weig
     tokenizer = train_tokenizer()
     encoder = Encoder(tokenizer, observation_weight)
     model, check = build(len(tokenizer)), held_out(encoder)
-    optims = optimisers(model, lr)
+    policy, optims = PolicyModel(model, autocast=torch.bfloat16), optimisers(model, lr)
     out.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(out)
     start, seen, stream = time.monotonic(), 0, batches(encoder, tokens, seed=0)
@@ -85,27 +79,27 @@ def pretrain(minutes: float, out: Path, tokens: int, lr: float, observation_weig
                 group["lr"] = lr * min(1.0, (step + 1) / 200) * (1 - progress)
         ids, weights = next(stream)
         seen += int((ids > 0).sum())
-        loss, act = loss_of(model, ids, weights)
+        loss = cloning_loss(policy, CloningBatch(ids, weights))
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optim in optims:
             optim.step()
             optim.zero_grad()
         if step % 100 == 0:
-            row = {"step": step, "tokens": seen, "seconds": round(time.monotonic() - start, 1), "act": act.item()}
+            row = {"step": step, "tokens": seen, "seconds": round(time.monotonic() - start, 1)}
+            row["act"] = actions_loss(policy, ids, weights)
             if step % 500 == 0:
-                row["validation"] = validate(model, check)
+                row["validation"] = validate(policy, check)
                 model.save_pretrained(out)
             print(json.dumps(row), file=log, flush=True)
     model.save_pretrained(out)
     row = {"step": step, "tokens": seen, "seconds": round(time.monotonic() - start, 1)}
-    print(json.dumps(row | {"validation": validate(model, check)}), file=log, flush=True)
+    print(json.dumps(row | {"validation": validate(policy, check)}), file=log, flush=True)
 
 
-@torch.no_grad()
-def validate(model: LlamaForCausalLM, check: list[tuple[Tensor, Tensor]]) -> float:
+def validate(policy: PolicyModel, check: list[tuple[Tensor, Tensor]]) -> float:
     """Mean cross-entropy of the player's tokens on the held-out sample, nats a token."""
-    return sum(loss_of(model, *batch)[1].item() for batch in check) / len(check)
+    return sum(actions_loss(policy, *batch) for batch in check) / len(check)
 
 
 if __name__ == "__main__":
