@@ -10,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from palaestra.errors import DataError, PalaestraError, require
+from palaestra.errors import DataError, require
+from palaestra.files import GrowingFile
 
 
 class MetricsWriter:
@@ -22,43 +23,41 @@ class MetricsWriter:
 
     def __init__(self, path: str | os.PathLike[str], *, tensorboard: Path | None = None) -> None:
         self.path = Path(path)
-        try:
-            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (closed by `close`)
-        except OSError as error:
-            raise _write_error(self.path, error) from error
+        self._file = GrowingFile(self.path)
         self._board = _board(tensorboard) if tensorboard is not None else None
 
     @property
     def offset(self) -> int:
         """Bytes of the file. A checkpoint keeps it, and `truncate_to` comes back to it."""
-        return os.fstat(self._file.fileno()).st_size
+        return self._file.size
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one row; numbers that are not finite become null."""
-        data = (json.dumps(finite(row), allow_nan=False) + "\n").encode()
-        start = self.offset
-        try:
-            while data:
-                data = data[self._file.write(data) or 0 :]
-        except OSError as error:
-            if self._file.seekable() and start:
-                self._file.truncate(start)
-            raise _write_error(self.path, error) from error
+        self._file.append((json.dumps(finite(row), allow_nan=False) + "\n").encode())
         if self._board is not None:
             self._to_board(row)
 
-    def truncate_to(self, offset: int) -> None:
-        """Drop the rows behind `offset`: how a resumed run goes back in time."""
+    def check_offset(self, offset: int) -> None:
+        """Whether `truncate_to` would go back to `offset`; nothing is changed.
+
+        Raises:
+            DataError: the file is shorter.
+        """
         if offset > self.offset:
             raise DataError(f"{self.path} has {self.offset} bytes, fewer than the {offset} that the checkpoint knows")
-        self._file.truncate(offset)
+
+    def truncate_to(self, offset: int) -> None:
+        """Drop the rows behind `offset`: how a resumed run goes back in time.
+
+        Raises:
+            DataError: see `check_offset`.
+        """
+        self.check_offset(offset)
+        self._file.cut(offset)
 
     def sync(self) -> None:
         """Return when every row is on the disk itself."""
-        try:
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise _write_error(self.path, error) from error
+        self._file.sync()
 
     def close(self) -> None:
         """May be called more than once."""
@@ -122,7 +121,3 @@ def _board(folder: Path) -> Any:
     require("tensorboard", "train")
     writer: Any = require("torch.utils.tensorboard", "train").SummaryWriter
     return writer(str(folder))
-
-
-def _write_error(path: Path, error: OSError) -> PalaestraError:
-    return PalaestraError(f"cannot write {path}: {error.strerror or error}; nothing written before is lost")

@@ -17,13 +17,15 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, Self
 
 import msgspec
 
-from palaestra.errors import DataError, PalaestraError
+from palaestra.errors import DataError
+from palaestra.files import GrowingFile
 from palaestra.trajectories.record import SCHEMA_VERSION, Trajectory
 
 MAX_FRAME_BYTES = 32 << 20
@@ -53,11 +55,7 @@ class TrajectoryWriter:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 (closed by `close`)
-        except OSError as error:
-            raise _write_error(self.path, error) from error
+        self._file = GrowingFile(self.path)
         try:
             self._ends = self._recover()
         except BaseException:
@@ -83,33 +81,38 @@ class TrajectoryWriter:
             PalaestraError: if the file cannot be written.
         """
         frame = _frame(trajectory)
-        self._write(frame)
+        self._file.append(frame)
         self._ends.append(self.offset + len(frame))
 
     def sync(self) -> None:
         """Return when everything appended is on the disk itself."""
-        try:
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise _write_error(self.path, error) from error
+        self._file.sync()
 
-    def truncate_to(self, offset: int) -> None:
-        """Drop everything behind `offset`, an earlier value of the property: how a resumed run goes back in time.
+    def check_offset(self, offset: int) -> None:
+        """Whether `truncate_to` would go back to `offset`; nothing is changed.
 
         Raises:
-            DataError: if no frame ends there, because the file is shorter or is not the one that the offset is of.
+            DataError: no frame ends there, because the file is shorter or is not the one that the offset is of.
         """
         if offset not in self._ends:
             raise DataError(
                 f"{self.path}: no trajectory ends at byte {offset} (the file has {self.offset} bytes); "
                 "it is not the file that the checkpoint was made with"
             )
-        self._cut(offset)
+
+    def truncate_to(self, offset: int) -> None:
+        """Drop everything behind `offset`, an earlier value of the property: how a resumed run goes back in time.
+
+        Raises:
+            DataError: see `check_offset`.
+        """
+        self.check_offset(offset)
+        self._file.cut(offset)
         del self._ends[self._ends.index(offset) + 1 :]
 
     def close(self) -> None:
         """Sync and close. May be called more than once."""
-        if not self._file.closed:
+        if not self._file.raw.closed:
             try:
                 self.sync()
             finally:
@@ -126,29 +129,13 @@ class TrajectoryWriter:
     def _recover(self) -> list[int]:
         """The offsets after the magic line and after each frame, once the file ends with the last of them."""
         ends = [len(_MAGIC)]
-        if _read_magic(self.path, self._file):
-            ends += [frame.end for frame in _frames(self.path, self._file)]
-            self._cut(ends[-1])
+        if _read_magic(self.path, self._file.raw):
+            ends += [frame.end for frame in _frames(self.path, self._file.raw)]
+            self._file.cut(ends[-1])
         else:
-            self._cut(0)
-            self._ends = [0]
-            self._write(_MAGIC)
+            self._file.cut(0)
+            self._file.append(_MAGIC)
         return ends
-
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[self._file.write(view) or 0 :]
-        except OSError as error:
-            self._cut(self.offset)  # shrinking works on a full disk
-            raise _write_error(self.path, error) from error
-
-    def _cut(self, offset: int) -> None:
-        try:
-            self._file.truncate(offset)
-        except OSError as error:
-            raise _write_error(self.path, error) from error
 
 
 def read_trajectories(
@@ -225,7 +212,7 @@ def _decode(path: Path, frame: _Frame) -> Trajectory:
         raise DataError(f"{path}: the frame at byte {frame.start} holds no trajectory: {error}") from error
 
 
-def _read_magic(path: Path, file: BinaryIO) -> bool:
+def _read_magic(path: Path, file: BinaryIO | FileIO) -> bool:
     """Leave `file` behind its magic line; False if it has only the beginning of one, or nothing."""
     file.seek(0)
     head = file.read(len(_NAME) + 12)
@@ -244,7 +231,7 @@ def _read_magic(path: Path, file: BinaryIO) -> bool:
     return True
 
 
-def _frames(path: Path, file: BinaryIO, *, strict: bool = False, salvage: bool = False) -> Iterator[_Frame]:
+def _frames(path: Path, file: BinaryIO | FileIO, *, strict: bool = False, salvage: bool = False) -> Iterator[_Frame]:
     """The sound frames from the file's position on; ends before a torn tail."""
     start: int | None = file.tell()
     while start is not None:
@@ -267,7 +254,7 @@ def _frames(path: Path, file: BinaryIO, *, strict: bool = False, salvage: bool =
         start = following
 
 
-def _sound(start: int, header: bytes, file: BinaryIO) -> _Frame | None:
+def _sound(start: int, header: bytes, file: BinaryIO | FileIO) -> _Frame | None:
     """The frame with this header, if its payload, read from `file`, is whole and passes the check."""
     if len(header) < _HEADER.size:
         return None
@@ -278,7 +265,7 @@ def _sound(start: int, header: bytes, file: BinaryIO) -> _Frame | None:
     return _Frame(start, payload) if len(payload) == length and _check(payload) == check else None
 
 
-def _find_frame(file: BinaryIO, start: int) -> int | None:
+def _find_frame(file: BinaryIO | FileIO, start: int) -> int | None:
     """Where the first sound frame at or behind `start` begins; tells corruption from a torn tail, which has none."""
     file.seek(start)
     rest = file.read()
@@ -291,7 +278,3 @@ def _find_frame(file: BinaryIO, start: int) -> int | None:
             return start + at
         found = rest.find(_ZLIB_START, found + 1)
     return None
-
-
-def _write_error(path: Path, error: OSError) -> PalaestraError:
-    return PalaestraError(f"cannot write {path}: {error.strerror or error}; what was written before is safe")
