@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import msgspec
+
 from palaestra.agents.agent import Agent, Decision, Session
 from palaestra.envs.core import Env, Info, Step, SupportsVerify, Verdict
 from palaestra.envs.hashing import chain
@@ -24,6 +26,9 @@ from palaestra.seeds import derive_seed
 from palaestra.trajectories.record import Status, StepRecord, Trajectory
 
 T = TypeVar("T")
+
+ABANDON_SECONDS = 5.0
+"""How long code may go on after its cancellation before its episode ends without it."""
 
 EnvMaker = Callable[[str], Env[Any, Any]]
 """Makes an environment from its id: `palaestra.envs.registry.make`, for example."""
@@ -110,7 +115,7 @@ async def rollout(
 async def play(episode: Episode, agent: Agent, make_env: EnvMaker, limits: RolloutLimits) -> Trajectory:
     """Play one episode, again from the start where it fails, and return the last attempt's record."""
     for attempt in range(limits.retries + 1):
-        trajectory = await _Attempt(episode, agent, make_env, limits, attempt).run()
+        trajectory = await _Attempt(episode, agent, make_env, limits, attempt).supervised()
         if trajectory.status not in ("error", "timeout"):
             break
     return trajectory
@@ -123,6 +128,8 @@ class _Attempt:
         self.episode, self.agent, self.make_env, self.limits = episode, agent, make_env, limits
         self.env: Env[Any, Any] | None = None
         self.session: Session | None = None
+        self.overrun: asyncio.Future[str]
+        """What took too long and cannot be ended, once something does."""
         task = episode.task
         self.record = Trajectory(
             id=episode.id,
@@ -136,6 +143,23 @@ class _Attempt:
             agent=agent.name,
             attempt=attempt,
         )
+
+    async def supervised(self) -> Trajectory:
+        """`run`, left to itself where code that was cancelled goes on for `ABANDON_SECONDS` all the same."""
+        self.overrun = asyncio.get_running_loop().create_future()
+        running = asyncio.create_task(self.run())
+        try:
+            await asyncio.wait((running, self.overrun), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            running.cancel()
+            await asyncio.wait((running,), timeout=2 * self.limits.close_seconds + ABANDON_SECONDS)
+            raise
+        if running.done():
+            return running.result()
+        running.cancel()
+        running.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self._fail("timeout", DeadlineError(self.overrun.result()))
+        return msgspec.structs.replace(self.record, steps=list(self.record.steps))  # the other may still change
 
     async def run(self) -> Trajectory:
         """Play to the end, close everything, return the record; raises only when cancelled or interrupted."""
@@ -159,21 +183,21 @@ class _Attempt:
         limits, record, task = self.limits, self.record, self.episode.task
         self.env = env = self.make_env(task.env)
         record.env = env.spec.id if env.spec else task.env
-        await _within(limits.start_seconds, "start", env.start())
+        await self._within(limits.start_seconds, "start", env.start())
         seed = derive_seed(self.episode.seed, self.episode.id)
-        observation, info = await _within(limits.reset_seconds, "reset", env.reset(seed=task.seed, task=task))
+        observation, info = await self._within(limits.reset_seconds, "reset", env.reset(seed=task.seed, task=task))
         record.final_observation = observation = _text(observation)
         record.kind = record.kind or str(info.get("task_type", ""))
         record.start_hash = state = chain("", task.name, task.seed, observation)
         self.session = session = self.agent.session(seed=seed, env=env)
         for _ in range(limits.max_turns):
             began = time.perf_counter()
-            decision = await _within(limits.act_seconds, "the agent", session.act(observation, info))
+            decision = await self._within(limits.act_seconds, "the agent", session.act(observation, info))
             if decision.status != "ok":
                 record.status = decision.status
                 return
             decided = time.perf_counter()
-            step = await _within(limits.step_seconds, "step", env.step(decision.text))
+            step = await self._within(limits.step_seconds, "step", env.step(decision.text))
             seconds = decided - began, time.perf_counter() - decided
             state = self._record(state, observation, decision, step, seconds)
             observation, info = record.final_observation, step[4]
@@ -182,7 +206,7 @@ class _Attempt:
         else:
             record.steps[-1].truncated = True
         if isinstance(env, SupportsVerify):
-            self._add(await _within(limits.verify_seconds, "verify", env.verify()))
+            self._add(await self._within(limits.verify_seconds, "verify", env.verify()))
 
     def _add(self, verdict: Verdict) -> None:
         """What grading found counts with the last step."""
@@ -232,24 +256,34 @@ class _Attempt:
         if what is None:
             return
         try:
-            await _within(self.limits.close_seconds, "close", what.close())
+            await self._within(self.limits.close_seconds, "close", what.close())
         except Exception as error:
             self.record.meta["close_error"] = _one_line(error)
 
+    async def _within(self, seconds: float, what: str, awaited: Awaitable[T]) -> T:
+        """The result of `awaited`.
 
-async def _within(seconds: float, what: str, awaited: Awaitable[T]) -> T:
-    """The result of `awaited`.
+        Raises:
+            DeadlineError: it took longer than `seconds`, and was cancelled.
+        """
+        message = f"{what} took longer than {seconds:g} s"
+        abandoning = asyncio.get_running_loop().call_later(seconds + ABANDON_SECONDS, self._abandon, message)
+        try:
+            async with asyncio.timeout(seconds) as deadline:
+                result = await awaited
+        except TimeoutError:
+            if deadline.expired():
+                raise DeadlineError(message) from None
+            raise
+        finally:
+            abandoning.cancel()
+        if deadline.expired():  # it swallowed the cancellation
+            raise DeadlineError(message)
+        return result
 
-    Raises:
-        DeadlineError: it took longer than `seconds`, and was cancelled.
-    """
-    try:
-        async with asyncio.timeout(seconds) as deadline:
-            return await awaited
-    except TimeoutError:
-        if deadline.expired():
-            raise DeadlineError(f"{what} took longer than {seconds:g} s") from None
-        raise
+    def _abandon(self, message: str) -> None:
+        if not self.overrun.done():
+            self.overrun.set_result(f"{message} and ignored its cancellation")
 
 
 def _cancelled() -> bool:

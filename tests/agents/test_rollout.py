@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable
@@ -177,11 +178,41 @@ async def odd_reward(env: InjectedEnv, *_: Any) -> Any:
     return Step("x", float("nan"), False, False, {})
 
 
+async def answer_late(env: InjectedEnv, *args: Any) -> Any:
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(60)
+    return await plain_step(env, *args)
+
+
 async def odd_shape(env: InjectedEnv, *_: Any) -> Any:
     return "x", 0.0
 
 
 class TestFailures:
+    def test_what_ignores_its_cancellation_is_left_behind(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("palaestra.agents.rollout.ABANDON_SECONDS", 0.05)
+        released: list[asyncio.Event] = []
+
+        async def ignore(env: InjectedEnv, action: str) -> Any:
+            if env.seed != 1:
+                return await plain_step(env, action)
+            released.append(asyncio.Event())
+            while not released[-1].is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await released[-1].wait()
+
+        async def play() -> list[Trajectory]:
+            try:
+                return await rollout(episodes(3), OracleAgent(), lambda _: InjectedEnv(on_step=ignore), QUICK)
+            finally:
+                for event in released:
+                    event.set()
+
+        first, second, third = asyncio.run(play())
+        assert (first.status, third.status) == ("ok", "ok")
+        assert (second.status, second.attempt) == ("timeout", 1)
+        assert second.error == "step took longer than 0.05 s and ignored its cancellation"
+
     @pytest.mark.parametrize(
         ("where", "what", "status", "error"),
         [
@@ -189,6 +220,7 @@ class TestFailures:
             ("on_step", explode, "error", "RuntimeError: broken for good"),
             ("on_reset", hang, "timeout", "reset took longer than 0.05 s"),
             ("on_step", hang, "timeout", "step took longer than 0.05 s"),
+            ("on_step", answer_late, "timeout", "step took longer than 0.05 s"),
             ("on_step", time_out_inside, "error", "TimeoutError: socket"),
             ("on_step", cancel_inside, "error", "CancelledError"),
             ("on_step", odd_observation, "error", "type int"),
