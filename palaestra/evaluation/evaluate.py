@@ -72,29 +72,42 @@ async def evaluate(
     limits = limits or RolloutLimits()
     limits = limits if concurrency is None else replace(limits, concurrency=concurrency)
     done = _finished(Path(store), plan, agent.name, temperature, resume) if store is not None else {}
-    if progress:
-        progress(len(done), len(plan), None)
     with ExitStack() as stack:
         writer = stack.enter_context(TrajectoryWriter(store)) if store is not None else None
-
-        def on_done(trajectory: Trajectory) -> None:
-            if temperature is not None:
-                trajectory.meta["temperature"] = temperature
-            if writer is not None:
-                writer.append(trajectory)
-            done[trajectory.id] = trajectory
-            if progress:
-                progress(len(done), len(plan), trajectory)
-
+        ledger = _Ledger(done, len(plan), temperature, writer, progress)
         left = [episode for episode in plan if episode.id not in done]
-        await rollout(left, agent, make_env or _registry_make(), limits, on_done=on_done)
-    return EvalResult.of(
-        [done[episode.id] for episode in plan],
-        suite=name,
-        agent=agent.name,
-        seconds=time.perf_counter() - began,
-        temperature=temperature,
-    )
+        await rollout(left, agent, make_env or _registry_make(), limits, on_done=ledger.enter)
+    seconds = time.perf_counter() - began
+    played = [done[episode.id] for episode in plan]
+    return EvalResult.of(played, suite=name, agent=agent.name, seconds=seconds, temperature=temperature)
+
+
+class _Ledger:
+    """Takes every episode down as soon as it is finished: on disk, in `done`, and for whoever watches."""
+
+    def __init__(
+        self,
+        done: dict[str, Trajectory],
+        total: int,
+        temperature: float | None,
+        writer: TrajectoryWriter | None,
+        progress: Progress | None,
+    ) -> None:
+        self.done, self.total, self.temperature = done, total, temperature
+        self.writer, self.progress = writer, progress
+        self._tell(None)
+
+    def enter(self, trajectory: Trajectory) -> None:
+        if self.temperature is not None:
+            trajectory.meta["temperature"] = self.temperature
+        if self.writer is not None:
+            self.writer.append(trajectory)
+        self.done[trajectory.id] = trajectory
+        self._tell(trajectory)
+
+    def _tell(self, latest: Trajectory | None) -> None:
+        if self.progress:
+            self.progress(len(self.done), self.total, latest)
 
 
 def plan_episodes(suite: Sequence[Task], count: int, *, name: str, seed: int = 0) -> list[Episode]:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from palaestra.errors import DataError, PalaestraError
+from palaestra.errors import DataError
 from palaestra.evaluation.intervals import Rate, wilson
+from palaestra.files import replace_text
 from palaestra.trajectories.record import Trajectory
 
 
@@ -104,14 +105,7 @@ class EvalResult(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             PalaestraError: the file cannot be written.
         """
-        path = Path(path)
-        fresh = path.with_name(path.name + ".new")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fresh.write_text(self.to_json() + "\n", encoding="utf-8")
-            fresh.replace(path)
-        except OSError as error:
-            raise PalaestraError(f"cannot write {path}: {error.strerror or error}") from error
+        replace_text(Path(path), self.to_json() + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> EvalResult:

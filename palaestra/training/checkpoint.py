@@ -58,20 +58,21 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> P
     temporary = folder / f".{target.name}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove(temporary)
+        for unfinished in folder.glob(".*.partial"):
+            _remove(unfinished)
         temporary.mkdir()
         _write_files(temporary, checkpoint)
         _remove(target)
         os.replace(temporary, target)
         _sync(folder)
+        for old in list_checkpoints(folder)[:-keep]:
+            _remove(old)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise CheckpointError(
-            f"cannot write checkpoint {target}: {reason}; earlier checkpoints are untouched"
+            f"cannot write checkpoint {target}: {reason}; earlier checkpoints are untouched, --resume goes on from them"
         ) from error
-    for old in list_checkpoints(folder)[:-keep]:
-        _remove(old)
     return target
 
 
@@ -89,7 +90,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: it is incomplete, damaged or of another format.
     """
     _verify(path)
-    state = _read(path / "state.json", lambda p: json.loads(p.read_bytes()))
+    state = _read(path / "state.json", _json_object)
     return Checkpoint(
         iteration=int(state["iteration"]),
         model=_read(path / "model.safetensors", load_file),
@@ -111,7 +112,7 @@ def load_latest(folder: Path) -> Checkpoint | None:
         except CheckpointError as error:
             warnings.warn(f"{error}; trying the one before", stacklevel=2)
     if paths:
-        raise CheckpointError(f"all {len(paths)} checkpoints in {folder} are damaged")
+        raise CheckpointError(f"all {len(paths)} checkpoints in {folder} are damaged; begin anew with another out=")
     return None
 
 
@@ -157,12 +158,13 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def _verify(path: Path) -> None:
-    manifest = _read(path / "manifest.json", lambda p: json.loads(p.read_bytes()))
-    version = manifest.get("format") if isinstance(manifest, dict) else None
+    manifest = _read(path / "manifest.json", _json_object)
+    version = manifest.get("format")
     if version != FORMAT:
         raise CheckpointError(f"checkpoint {path} has format {version!r}; this version reads {FORMAT}")
+    listed = manifest.get("files")
     for name in _FILES:
-        if _read(path / name, _digest) != manifest["files"].get(name):
+        if not isinstance(listed, dict) or _read(path / name, _digest) != listed.get(name):
             raise CheckpointError(f"checkpoint {path} is damaged: {name} is not what was written")
 
 
@@ -171,6 +173,13 @@ def _read(path: Path, reader: Callable[[Path], T]) -> T:
         return reader(path)
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"checkpoint {path.parent} is damaged: cannot read {path.name} ({error})") from error
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    value = json.loads(path.read_bytes())
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
 
 
 def _digest(path: Path) -> str:

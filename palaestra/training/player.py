@@ -17,6 +17,7 @@ from palaestra.agents.rollout import Episode, RolloutLimits, rollout
 from palaestra.config import AgentConfig, Recipe
 from palaestra.envs.registry import make
 from palaestra.envs.tasks import TaskSuite
+from palaestra.errors import TrainingError
 from palaestra.evaluation.evaluate import Progress, evaluate
 from palaestra.evaluation.result import EvalResult
 from palaestra.trajectories.record import Trajectory
@@ -49,11 +50,26 @@ class Player:
         store: Path | None = None,
         progress: Progress | None = None,
     ) -> EvalResult:
-        """Play a suite at the evaluation's temperature; `name` is what the result calls the suite."""
+        """Play a suite at the evaluation's temperature; `name` is what the result calls the suite.
+
+        Raises:
+            TrainingError: not one episode could be played; that is no success rate of 0.
+        """
         temperature = self.recipe.evaluation.temperature
         temperature = self.recipe.agent.temperature if temperature is None else temperature
+        errors: list[str] = []
+
+        def watch(done: int, total: int, latest: Trajectory | None) -> None:
+            if latest is not None and latest.error:
+                errors.append(latest.error)
+            if progress:
+                progress(done, total, latest)
+
         async with self._agent(episodes, temperature, version) as agent:
-            return await self.evaluate_agent(agent, suite, episodes, name=name, store=store, progress=progress)
+            result = await self.evaluate_agent(agent, suite, episodes, name=name, store=store, progress=watch)
+        if len(errors) == result.n:
+            raise TrainingError(f"no episode of {name} can be played: {errors[0]}")
+        return result
 
     async def evaluate_agent(
         self,

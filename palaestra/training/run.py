@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import hashlib
 import json
 import os
 import shutil
@@ -15,30 +16,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import torch
 from transformers.utils import logging as transformers_logging
 
 from palaestra.agents.agent import Agent
-from palaestra.agents.models import LoadedModel, load_model
+from palaestra.agents.models import LoadedModel, load_model, resolve_model
 from palaestra.agents.scripted import OracleAgent, RandomAgent
-from palaestra.config import Recipe, parse_recipe, to_dict, to_yaml
-from palaestra.envs.tasks import load_suite
-from palaestra.errors import ConfigError, PalaestraError
+from palaestra.config import Recipe
+from palaestra.envs.tasks import TaskSuite, load_suite
+from palaestra.errors import PalaestraError, require
 from palaestra.evaluation.result import EvalResult
+from palaestra.files import cannot_write, replace_text
 from palaestra.training.algorithms import build_algorithm, resolve_algorithm
 from palaestra.training.checkpoint import load_latest
+from palaestra.training.directory import open_directory
 from palaestra.training.learner import Learner
 from palaestra.training.metrics import MetricsWriter
 from palaestra.training.player import Player
 from palaestra.training.sampling import TaskSampler
 from palaestra.training.trainer import Counters, Progress, Stopped, Trainer
 from palaestra.trajectories.store import TrajectoryWriter
-
-FREE_TO_CHANGE = ("out", "budget", "evaluation", "checkpoint", "tensorboard")
-"""Sections in which a resumed run may differ from what was begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
         recipe: from `load_recipe`.
         resume: go on from the newest whole checkpoint of the directory, to the result that an undisturbed run would
             have had; from the start where there is none.
-        progress: told of every row of metrics.
+        progress: told of every row of metrics, and of the episodes of evaluations.
 
     Returns:
         The result; after Ctrl-C one whose `stopped` is `interrupted`, with a checkpoint of the last complete iteration.
@@ -68,49 +68,95 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
     Raises:
         PalaestraError: naming cause and mend; what was done before is on disk.
     """
-    recipe = msgspec.structs.replace(recipe, algorithm=resolve_algorithm(recipe.algorithm))
-    algorithm = build_algorithm(recipe)
-    if recipe.model.threads:
-        torch.set_num_threads(recipe.model.threads)
     began = time.perf_counter()
-    suites = {name: load_suite(reference) if reference else None for name, reference in _suites(recipe).items()}
-    assert suites["train"] is not None
-    sampler = TaskSampler(suites["train"], recipe.rollout, recipe.seed)
-    loaded = load_model(recipe.model.reference, dtype=recipe.model.dtype, device=recipe.model.device)
-    player = Player(recipe, loaded)
-    reference = copy.deepcopy(loaded.model) if "ref_logprob" in algorithm.requires else None
-    learner = Learner(
-        loaded.model,
-        algorithm,
-        config=recipe.learner,
-        optimiser=recipe.optimiser,
-        seed=recipe.seed,
-        reference=reference,
-    )
-    directory = _open_directory(recipe, resume=resume)
+    parts = _Parts.of(recipe)
+    directory = open_directory(parts.recipe, resume=resume)
     board = directory / "tensorboard" if recipe.tensorboard else None
     with (
         MetricsWriter(directory / "metrics.jsonl", tensorboard=board) as metrics,
         TrajectoryWriter(directory / "trajectories" / "train.ptj") as store,
     ):
-        trainer = Trainer(
-            recipe,
-            directory,
-            player=player,
-            learner=learner,
-            sampler=sampler,
-            metrics=metrics,
-            store=store,
-            validation=suites["validation"],
-            progress=progress,
-        )
+        trainer = parts.trainer(directory, metrics, store, progress)
         checkpoint = load_latest(directory / "checkpoints") if resume else None
         if checkpoint is not None:
             trainer.restore(checkpoint)
-        run = _Run(recipe, directory, player, trainer, suites["test"])
+        run = _Run(parts.recipe, directory, parts.player, trainer, parts.suites["test"])
         result = asyncio.run(run.complete())
     _write_summary(result, recipe, time.perf_counter() - began)
     return result
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Look for what `train` would refuse, without loading a model or writing anything.
+
+    Raises:
+        PalaestraError: naming cause and mend.
+    """
+    build_algorithm(msgspec.structs.replace(recipe, algorithm=resolve_algorithm(recipe.algorithm)))
+    _suites(recipe)
+    resolve_model(recipe.model.reference)
+    if recipe.tensorboard:
+        require("tensorboard", "train")
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a run is made of; nothing of it has touched the run directory yet."""
+
+    recipe: Recipe
+    """With the algorithm's defaults filled in."""
+    suites: dict[str, TaskSuite | None]
+    """`train`, `validation`, `test`."""
+    sampler: TaskSampler
+    player: Player
+    learner: Learner
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Self:
+        """Load and build everything that the recipe names."""
+        check_recipe(recipe)
+        recipe = msgspec.structs.replace(recipe, algorithm=resolve_algorithm(recipe.algorithm))
+        if recipe.model.threads:
+            torch.set_num_threads(recipe.model.threads)
+        suites = _suites(recipe)
+        assert suites["train"] is not None
+        sampler = TaskSampler(suites["train"], recipe.rollout, recipe.seed)
+        loaded = load_model(recipe.model.reference, dtype=recipe.model.dtype, device=recipe.model.device)
+        return cls(recipe, suites, sampler, Player(recipe, loaded), _learner(recipe, loaded))
+
+    def trainer(
+        self, directory: Path, metrics: MetricsWriter, store: TrajectoryWriter, progress: Progress | None
+    ) -> Trainer:
+        """A trainer of these parts."""
+        return Trainer(
+            self.recipe,
+            directory,
+            player=self.player,
+            learner=self.learner,
+            sampler=self.sampler,
+            metrics=metrics,
+            store=store,
+            validation=self.suites["validation"],
+            progress=progress,
+        )
+
+
+def _suites(recipe: Recipe) -> dict[str, TaskSuite | None]:
+    tasks = recipe.tasks
+    references = {"train": tasks.train, "validation": tasks.validation, "test": tasks.test}
+    return {name: load_suite(reference) if reference else None for name, reference in references.items()}
+
+
+def _learner(recipe: Recipe, loaded: LoadedModel) -> Learner:
+    algorithm = build_algorithm(recipe)
+    return Learner(
+        loaded.model,
+        algorithm,
+        config=recipe.learner,
+        optimiser=recipe.optimiser,
+        seed=recipe.seed,
+        reference=copy.deepcopy(loaded.model) if "ref_logprob" in algorithm.requires else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +167,7 @@ class _Run:
     directory: Path
     player: Player
     trainer: Trainer
-    test: Any
+    test: TaskSuite | None
 
     async def complete(self) -> RunResult:
         results: dict[str, EvalResult] = {}
@@ -142,18 +188,25 @@ class _Run:
         return RunResult(self.directory, stopped, self.trainer.counters, results)
 
     async def _evaluate(self, tag: str, results: dict[str, EvalResult], agent: Agent | None = None) -> None:
-        """Evaluate on the test suite, write `eval/TAG.json`; an agent that cannot play there is left out."""
+        """Evaluate on the test suite, write `eval/TAG.json`; a scripted agent that cannot play there is left out."""
         count = self.recipe.evaluation.test_episodes
         if self.test is None or not count:
             return
         store = self.directory / "trajectories" / f"eval-{tag}.ptj"
-        store.unlink(missing_ok=True)
-        name = self.recipe.tasks.test
+        try:
+            store.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(store, error) from error
+        name, progress = self.recipe.tasks.test, self.trainer.playing(tag)
         if agent is None:
             version = self.trainer.counters.iteration
-            result = await self.player.evaluate(self.test, count, name=name, version=version, store=store)
+            result = await self.player.evaluate(
+                self.test, count, name=name, version=version, store=store, progress=progress
+            )
         else:
-            result = await self.player.evaluate_agent(agent, self.test, count, name=name, store=store)
+            result = await self.player.evaluate_agent(
+                agent, self.test, count, name=name, store=store, progress=progress
+            )
             if not result.statuses.get("ok"):
                 return
         result.save(self.directory / "eval" / f"{tag}.json")
@@ -161,22 +214,31 @@ class _Run:
 
 
 def save_model(folder: Path, loaded: LoadedModel) -> None:
-    """Write a model directory that `load_model` reads; a kill leaves none rather than half of one.
+    """Write a model directory that `load_model` reads, with the hashes of its files; a kill or a full disk leaves the
+    earlier one, or none, rather than half of one.
 
     Raises:
         PalaestraError: it cannot be written.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     try:
-        for path in (partial, folder):
-            if path.exists():
-                shutil.rmtree(path)
+        shutil.rmtree(partial, ignore_errors=True)
         with _no_bars():
             loaded.model.save_pretrained(partial)
         loaded.tokenizer.save_pretrained(partial)
+        _write_hashes(partial)
+        if folder.exists():
+            shutil.rmtree(folder)
         os.replace(partial, folder)
-    except OSError as error:
-        raise PalaestraError(f"cannot write {folder}: {error.strerror or error}") from error
+    except Exception as error:  # the writers of weights and tokenizers have error classes of their own for a full disk
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise PalaestraError(f"cannot write {folder}: {reason}; the checkpoints are safe, --resume goes on") from error
+
+
+def _write_hashes(folder: Path) -> None:
+    lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}" for file in sorted(folder.iterdir())]
+    (folder / "SHA256SUMS").write_text("\n".join(lines) + "\n")
 
 
 @contextmanager
@@ -189,60 +251,6 @@ def _no_bars() -> Iterator[None]:
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
-
-
-def _suites(recipe: Recipe) -> dict[str, str]:
-    return {"train": recipe.tasks.train, "validation": recipe.tasks.validation, "test": recipe.tasks.test}
-
-
-def _open_directory(recipe: Recipe, *, resume: bool) -> Path:
-    """Make or enter the run directory, and save the resolved recipe.
-
-    Raises:
-        ConfigError: it holds a run and `resume` is off, or that run has other settings.
-        PalaestraError: it cannot be written.
-    """
-    directory = recipe.directory
-    saved = directory / "recipe.yaml"
-    try:
-        if saved.exists():
-            _check_same(recipe, saved, resume=resume)
-        directory.mkdir(parents=True, exist_ok=True)
-        if not (directory / "checkpoints").is_dir():  # a run that was killed before its first checkpoint begins again
-            (directory / "metrics.jsonl").unlink(missing_ok=True)
-            (directory / "trajectories" / "train.ptj").unlink(missing_ok=True)
-        partial = directory / ".recipe.yaml.partial"
-        partial.write_text(to_yaml(recipe), encoding="utf-8")
-        os.replace(partial, saved)
-    except OSError as error:
-        reason = error.strerror or error
-        raise PalaestraError(f"cannot write run directory {directory}: {reason}; choose another with out=") from error
-    return directory
-
-
-def _check_same(recipe: Recipe, saved: Path, *, resume: bool) -> None:
-    if not resume:
-        raise ConfigError(f"{saved.parent} already holds a run; resume it (--resume) or choose another with out=")
-    before = to_dict(parse_recipe(saved.read_text(encoding="utf-8"), source=str(saved)))
-    changed = sorted(_differences(before, to_dict(recipe)))
-    if changed:
-        raise ConfigError(
-            f"cannot resume {saved.parent} with other settings ({', '.join(changed)}); choose another out="
-        )
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """Keys, with their path, that have other values; sections that may change are left out."""
-    found: list[str] = []
-    for key in [*before, *(k for k in now if k not in before)]:
-        if not prefix and key in FREE_TO_CHANGE:
-            continue
-        a, b = before.get(key), now.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found.append(f"{prefix}{key}")
-    return found
 
 
 def _write_summary(result: RunResult, recipe: Recipe, seconds: float) -> None:
@@ -265,11 +273,7 @@ def _write_summary(result: RunResult, recipe: Recipe, seconds: float) -> None:
         "stopped": result.stopped,
         "report": None,
     }
-    path = result.directory / "summary.json"
-    try:
-        path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise PalaestraError(f"cannot write {path}: {error.strerror or error}") from error
+    replace_text(result.directory / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
 def peak_rss() -> int:

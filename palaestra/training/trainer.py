@@ -24,9 +24,11 @@ import psutil
 from palaestra.config import Recipe
 from palaestra.envs.tasks import TaskSuite
 from palaestra.errors import TrainingError
+from palaestra.evaluation.evaluate import Progress as EpisodeProgress
 from palaestra.training.algorithm import Moment
+from palaestra.training.batch import Batch
 from palaestra.training.checkpoint import Checkpoint, load_weights, save_checkpoint
-from palaestra.training.learner import Learner
+from palaestra.training.learner import Learner, Update
 from palaestra.training.metrics import MetricsWriter
 from palaestra.training.player import Player
 from palaestra.training.rows import build_rows
@@ -39,7 +41,8 @@ Stopped = Literal["iterations", "seconds", "interrupted"]
 """Why training ended."""
 
 Progress = Callable[[Mapping[str, Any]], None]
-"""Told of every row of metrics."""
+"""Told of every row of metrics; and while an evaluation plays, of `kind` "playing": its `tag`, the `iteration`,
+episodes `done` of `total`, and the `solved` ones among them."""
 
 
 class Counters(msgspec.Struct):
@@ -114,7 +117,7 @@ class Trainer:
         if not rows.trajectories:
             first = next((t.error for t in trajectories if t.error), "nothing was sampled")
             raise TrainingError(f"iteration {iteration}: no episode can be learned from ({rows.left_out}): {first}")
-        update = self.learner.update(rows.batch, Moment(iteration, self.recipe.budget.iterations))
+        update = self._update(rows.batch, Moment(iteration, self.recipe.budget.iterations))
         for trajectory, advantage in zip(rows.trajectories, episode_advantages(update.batch), strict=True):
             trajectory.meta["advantage"] = advantage
         for trajectory in trajectories:
@@ -129,13 +132,41 @@ class Trainer:
         counters.tokens_trained += int(row["tokens_trained"] or 0)
         self._report("train", iteration, row, rollout_seconds=played - began, update_seconds=ended - played)
 
+    def _update(self, batch: Batch, moment: Moment) -> Update:
+        """The learner's update; where it fails, the error says how to go on."""
+        try:
+            return self.learner.update(batch, moment)
+        except TrainingError as error:
+            raise TrainingError(f"{error}; {self._mend()}") from error
+
+    def _mend(self) -> str:
+        lower = f"optimiser.lr={self.recipe.optimiser.lr / 10:g}"
+        return f"go on from it at a lower rate: palaestra train {self.directory} {lower} --resume"
+
+    def playing(self, tag: str) -> EpisodeProgress:
+        """Tells `progress` how far the evaluation `tag` is."""
+        solved = 0
+
+        def tell(done: int, total: int, latest: Trajectory | None) -> None:
+            nonlocal solved
+            solved += latest is not None and latest.success
+            if self.progress:
+                played = {"done": done, "total": total, "solved": solved}
+                self.progress({"kind": "playing", "tag": tag, "iteration": self.counters.iteration, **played})
+
+        return tell
+
     async def _evaluate_if_due(self) -> None:
         counters, config = self.counters, self.recipe.evaluation
         due = config.every and (counters.iteration % config.every == 0 or self._spent())
         if self.validation is None or not due or counters.evaluated == counters.iteration:
             return
         result = await self.player.evaluate(
-            self.validation, config.episodes, name=self.recipe.tasks.validation, version=counters.iteration
+            self.validation,
+            config.episodes,
+            name=self.recipe.tasks.validation,
+            version=counters.iteration,
+            progress=self.playing("validation"),
         )
         counters.evaluated = counters.iteration
         self._report("eval", counters.iteration, msgspec.to_builtins(result), tag="validation")
@@ -154,10 +185,21 @@ class Trainer:
             self.progress(full)
 
     def save(self) -> None:
-        """Write a checkpoint of the last complete iteration, unless it is already there."""
+        """Write a checkpoint of the last complete iteration, unless it is already there.
+
+        Raises:
+            TrainingError: a weight is not finite; the earlier checkpoints stay.
+            PalaestraError: it cannot be written; the earlier checkpoints stay.
+        """
         counters = self.counters
         if self._saved == counters.iteration:
             return
+        for name, parameter in self.learner.policy.model.named_parameters():
+            if not bool(parameter.isfinite().all()):
+                raise TrainingError(
+                    f"iteration {counters.iteration - 1}: {name} is not finite after the update; the last checkpoint "
+                    f"is untouched; {self._mend()}"
+                )
         self.store.sync()
         self.metrics.sync()
         state = {
@@ -175,10 +217,12 @@ class Trainer:
         """Go back to a checkpoint: weights, optimiser, algorithm, counters and the lengths of the growing files.
 
         Raises:
-            CheckpointError: it is of another model or algorithm.
-            DataError: the run's files are not those that it was made with.
+            CheckpointError: it is of another model or algorithm; the run's files are as they were.
+            DataError: the run's files are not those that it was made with; they are as they were.
         """
         state = checkpoint.state
+        self.metrics.check_offset(state["offsets"]["metrics"])
+        self.store.check_offset(state["offsets"]["trajectories"])
         self.learner.algorithm.load_state_dict(state["algorithm"])
         load_weights(self.learner.policy.model, checkpoint.model)
         self.learner.optimiser.load_state_tensors(checkpoint.optimiser)
