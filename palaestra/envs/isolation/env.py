@@ -195,8 +195,15 @@ class IsolatedEnv(Env[Any, Any]):
                 return await work
         except TimeoutError:
             if deadline.expired():
-                raise DeadlineError(f"{self._spec.id}: {phase} took longer than {seconds:g} s") from None
+                raise DeadlineError(f"{self._spec.id}: {phase} took longer than {seconds:g} s{self._advice}") from None
             raise
+
+    @property
+    def _advice(self) -> str:
+        """What is to be known of a deadline here."""
+        if self._spec.placement.kind != "thread":
+            return ""
+        return "; its thread cannot be ended and may run on: placement='process' can be killed"
 
     def _end(self) -> None:
         """Kill the far side, if it is there, and give the place back."""
