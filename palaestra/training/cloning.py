@@ -116,7 +116,7 @@ def cloning_loss(policy: PolicyModel, batch: CloningBatch) -> Tensor:
     hidden = policy.hidden(batch.ids[:, :-1])[used]
     head = policy.head
     with torch.autocast(device.type, dtype=policy.autocast, enabled=policy.autocast is not None):
-        logits = F.linear(hidden, head.weight, head.bias)
+        logits = policy.shape(F.linear(hidden, head.weight, head.bias))
     nats = F.cross_entropy(logits.float(), batch.ids[:, 1:].to(device)[used], reduction="none")
     weight = weights[used]
     return (nats * weight).sum() / weight.sum()
@@ -145,7 +145,7 @@ def clone(
         The loss of every step.
 
     Raises:
-        TrainingError: a loss is not finite; the step was not taken.
+        TrainingError: a loss or a gradient is not finite; the step was not taken.
     """
     policy, adam, losses = PolicyModel(model, autocast=autocast), Optimiser(model, optimiser), list[float]()
     for step, batch in zip(range(steps), batches, strict=False):
@@ -154,7 +154,9 @@ def clone(
         if not math.isfinite(losses[-1]):
             raise TrainingError(f"cloning step {step}: the loss is {losses[-1]}")
         loss.backward()  # type: ignore[no-untyped-call]
-        adam.step(learning_rate(optimiser, step, steps))
+        norm = adam.step(learning_rate(optimiser, step, steps))
+        if not math.isfinite(norm):
+            raise TrainingError(f"cloning step {step}: the gradient norm is {norm}")
         if on_step:
             on_step(step, losses[-1])
     return losses

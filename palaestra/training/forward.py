@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from palaestra.training.batch import Allowed, Batch
+from palaestra.training.head import HeadShape
 from palaestra.training.logprob import logprob_entropy
 
 
@@ -72,9 +73,17 @@ class PolicyModel:
     """A transformers causal language model, seen as a function from rows to log-probs and entropies."""
 
     def __init__(self, model: Any, *, autocast: torch.dtype | None = None) -> None:
+        """Args:
+            model: its logits must follow from its last hidden states as `HeadShape` says.
+            autocast: dtype of the trunk's matrix products; `None` or float32 for none.
+
+        Raises:
+            ConfigError: they do not.
+        """
         self.model = model
         self.trunk: nn.Module = model.base_model
         self.head: nn.Linear = model.get_output_embeddings()
+        self.shape = HeadShape.of(model)
         self.autocast = autocast if autocast is not torch.float32 else None
 
     @property
@@ -100,6 +109,8 @@ class PolicyModel:
             temperature=batch.temperature,
             allowed=None if allowed is None else Allowed(allowed.ids.to(device), allowed.offsets.to(device)),
             bias=self.head.bias,
+            scale=self.shape.scale,
+            soft_cap=self.shape.soft_cap,
         )
 
     def hidden(self, ids: Tensor) -> Tensor:

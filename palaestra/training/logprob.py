@@ -7,6 +7,8 @@ in place into the gradient with respect to the logits,
 
     d logprob / d z = onehot(label) - p          d entropy / d z = -p (log p + entropy)
 
+Where the model has a soft cap c on its logits, z = c tanh(y / c) / temperature, which has the slope 1 - tanh(y / c)^2.
+
 Tokens of constrained completions touch only the head rows that were allowed (see `ragged_head.py`).
 """
 
@@ -22,6 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from palaestra.errors import TrainingError
 from palaestra.training.batch import Allowed
+from palaestra.training.curve import Curve
 from palaestra.training.ragged_head import ragged_logprob_entropy
 
 FLOOR = -1e30
@@ -38,8 +41,10 @@ def logprob_entropy(
     vocab_chunk: int = 4096,
     allowed: Allowed | None = None,
     bias: Tensor | None = None,
+    scale: float = 1.0,
+    soft_cap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Log-prob of `labels` and entropy (nats, both [N]) of softmax((hidden @ weight.T + bias) / temperature).
+    """Log-prob of `labels` and entropy (nats, [N]) of softmax(cap(scale (hidden @ weight.T + bias)) / temperature).
 
     Args:
         hidden: [N, D], the model's last hidden state before each label; float32, float64 or bfloat16.
@@ -50,30 +55,31 @@ def logprob_entropy(
         vocab_chunk: columns of a tile. Neither size changes the result beyond rounding.
         allowed: one entry per row. Where an entry is not empty, the distribution is renormalised over its ids, as the
             engine does; a single allowed id has log-prob 0, entropy 0 and no gradient.
-        bias: [V]; an entry of minus infinity removes the token.
+        bias: [V]; an entry of minus infinity removes the token (but not under a soft cap).
+        scale: of the logits, before cap and temperature; above 0.
+        soft_cap: `cap(y) = soft_cap * tanh(y / soft_cap)`; `None`: no cap.
 
     Returns:
         `(logprob, entropy)` in float64 if an input is float64, else float32. The gradients with respect to hidden,
         weight and bias are exact; there is no second derivative.
 
     Raises:
-        ValueError: shapes that do not fit, or a temperature that is not above 0.
+        ValueError: shapes that do not fit, or a temperature, scale or soft cap that is not above 0.
         TrainingError: values that are not finite, or a label that its mask forbids.
     """
     _check(hidden, weight, labels, temperature, allowed)
+    curve = Curve.of(temperature, scale, soft_cap)
     if allowed is None:
-        return _dense(hidden, weight, labels, temperature, chunk, vocab_chunk, bias)
+        return _dense(hidden, weight, labels, curve, chunk, vocab_chunk, bias)
     counts = allowed.offsets.diff().to(hidden.device)
     if bool((counts > 0).all()):
-        return ragged_logprob_entropy(hidden, weight, labels, allowed, temperature=temperature, bias=bias)
+        return ragged_logprob_entropy(hidden, weight, labels, allowed, curve=curve, bias=bias)
     free, bound = (counts == 0).nonzero()[:, 0], (counts > 0).nonzero()[:, 0]
     if len(bound) == 0:
-        return _dense(hidden, weight, labels, temperature, chunk, vocab_chunk, bias)
+        return _dense(hidden, weight, labels, curve, chunk, vocab_chunk, bias)
     parts = (
-        _dense(hidden[free], weight, labels[free], temperature, chunk, vocab_chunk, bias),
-        ragged_logprob_entropy(
-            hidden[bound], weight, labels[bound], _without_empty(allowed), temperature=temperature, bias=bias
-        ),
+        _dense(hidden[free], weight, labels[free], curve, chunk, vocab_chunk, bias),
+        ragged_logprob_entropy(hidden[bound], weight, labels[bound], _without_empty(allowed), curve=curve, bias=bias),
     )
     order = torch.cat((free, bound)).argsort()
     return torch.cat((parts[0][0], parts[1][0]))[order], torch.cat((parts[0][1], parts[1][1]))[order]
@@ -101,12 +107,12 @@ def _dense(
     hidden: Tensor,
     weight: Tensor,
     labels: Tensor,
-    temperature: float,
+    curve: Curve,
     chunk: int,
     vocab_chunk: int,
     bias: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    inputs = (hidden, weight, bias, labels, temperature, chunk, vocab_chunk)
+    inputs = (hidden, weight, bias, labels, curve, chunk, vocab_chunk)
     logprob, entropy = _DenseHead.apply(*inputs)  # type: ignore[no-untyped-call]
     return logprob, entropy
 
@@ -116,12 +122,13 @@ class _Head:
     """The scaled inputs of every tile, in the dtype of the computation."""
 
     hidden: Tensor
-    """[N, D], already divided by the temperature."""
+    """[N, D], already divided by the curve's divisor."""
     weight: Tensor
     """[V, D], in its own dtype: converted block by block."""
     bias: Tensor | None
-    """[V], already divided by the temperature; minus infinity replaced by `FLOOR`."""
+    """[V], already divided by it too; minus infinity replaced by `FLOOR`."""
     labels: Tensor
+    curve: Curve
     chunk: int
     vocab_chunk: int
 
@@ -132,15 +139,15 @@ class _Head:
         weight: Tensor,
         bias: Tensor | None,
         labels: Tensor,
-        temperature: float,
+        curve: Curve,
         chunk: int,
         vocab: int,
     ) -> _Head:
         dtype = torch.promote_types(torch.promote_types(hidden.dtype, weight.dtype), torch.float32)
-        scaled = hidden.to(dtype) / temperature if temperature != 1.0 else hidden.to(dtype)
+        scaled = hidden.to(dtype) / curve.divisor if curve.divisor != 1.0 else hidden.to(dtype)
         if bias is not None:
-            bias = (bias.to(dtype) / temperature).clamp(min=FLOOR)
-        return cls(scaled, weight, bias, labels, chunk, vocab)
+            bias = (bias.to(dtype) / curve.divisor).clamp(min=FLOOR)
+        return cls(scaled, weight, bias, labels, curve, chunk, vocab)
 
     def columns(self) -> Iterator[tuple[slice, Tensor]]:
         """Blocks of the vocabulary and their [width, D] weights."""
@@ -162,7 +169,9 @@ class _Head:
         hidden = self.hidden[rows]
         view = out[: len(hidden) * len(weight)].view(len(hidden), len(weight))
         torch.mm(hidden, weight.T, out=view)
-        return view if self.bias is None else view.add_(self.bias[columns])
+        if self.bias is not None:
+            view.add_(self.bias[columns])
+        return self.curve.apply_(view)
 
 
 class _DenseHead(torch.autograd.Function):
@@ -175,20 +184,20 @@ class _DenseHead(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         labels: Tensor,
-        temperature: float,
+        curve: Curve,
         chunk: int,
         vocab_chunk: int,
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         with torch.autocast(hidden.device.type, enabled=False):
-            head = _Head.of(hidden, weight, bias, labels, temperature, chunk, vocab_chunk)
+            head = _Head.of(hidden, weight, bias, labels, curve, chunk, vocab_chunk)
             top, total, moment, taken = _reduce(head)
             log_total = total.log()
             logprob = (taken - top - log_total).clamp_(max=0)
             entropy = (log_total - moment / total).clamp_(min=0)
         _check_finite(logprob, entropy)
         ctx.save_for_backward(hidden, weight, bias, labels, top + log_total, entropy)
-        ctx.sizes = temperature, chunk, vocab_chunk
+        ctx.sizes = curve, chunk, vocab_chunk
         return logprob, entropy
 
     @staticmethod
@@ -202,7 +211,7 @@ class _DenseHead(torch.autograd.Function):
             head = _Head.of(hidden, weight, bias, labels, *ctx.sizes)
             slope = _Slope.of(grad_logprob, grad_entropy, lse, entropy)
             grads = _backward(head, slope, ctx.needs_input_grad[:3])
-        scale = 1.0 / ctx.sizes[0]
+        scale = 1.0 / ctx.sizes[0].divisor
         return (
             None if grads[0] is None else grads[0].mul_(scale).to(hidden.dtype),
             None if grads[1] is None else grads[1].to(weight.dtype),
@@ -286,7 +295,7 @@ class _Slope:
 
 
 def _backward(head: _Head, slope: _Slope, wanted: tuple[bool, bool, bool]) -> list[Tensor | None]:
-    """Gradients of hidden (scaled by the temperature), weight and bias (scaled), where wanted."""
+    """Gradients of hidden (scaled by the divisor), weight and bias (scaled), where wanted."""
     grad_hidden = torch.zeros_like(head.hidden) if wanted[0] else None
     grad_weight = head.hidden.new_zeros(head.weight.shape) if wanted[1] else None
     grad_bias = head.hidden.new_zeros(len(head.weight)) if wanted[2] else None
@@ -294,7 +303,10 @@ def _backward(head: _Head, slope: _Slope, wanted: tuple[bool, bool, bool]) -> li
     for columns, weight in head.columns():
         for rows in head.rows():
             z = head.tile(rows, columns, weight, logits)
+            bend = head.curve.slope(z)
             dz = slope.apply(z, powers[: z.numel()].view_as(z), rows, head.labels[rows] - columns.start)
+            if bend is not None:
+                dz.mul_(bend)
             if grad_hidden is not None:
                 grad_hidden[rows].addmm_(dz, weight)
             if grad_weight is not None:

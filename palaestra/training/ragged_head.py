@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from palaestra.errors import TrainingError
 from palaestra.training.batch import Allowed
+from palaestra.training.curve import PLAIN, Curve
 
 CHUNK = 32768
 """Pairs of (token, allowed id) whose [pairs, D] products are held at once."""
@@ -26,12 +27,12 @@ def ragged_logprob_entropy(
     labels: Tensor,
     allowed: Allowed,
     *,
-    temperature: float = 1.0,
+    curve: Curve = PLAIN,
     bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-prob of `labels` [N] and entropy [N] (nats) of the softmax over each row's allowed ids (none empty).
 
-    Arguments, dtypes and errors are those of `logprob_entropy`.
+    Arguments, dtypes and errors are those of `logprob_entropy`, with `curve` for temperature, scale and soft cap.
     """
     ids, offsets = allowed.ids.to(hidden.device), allowed.offsets.to(hidden.device)
     counts = offsets.diff()
@@ -39,7 +40,7 @@ def ragged_logprob_entropy(
     chosen = _chosen(ids, row, labels)
     open_pair = (counts > 1)[row]
     pairs, row, chosen = ids[open_pair], row[open_pair], chosen[open_pair]
-    logprob, entropy = _RaggedHead.apply(hidden, weight, bias, pairs, row, chosen, temperature)  # type: ignore[no-untyped-call]
+    logprob, entropy = _RaggedHead.apply(hidden, weight, bias, pairs, row, chosen, curve)  # type: ignore[no-untyped-call]
     return logprob, entropy
 
 
@@ -65,11 +66,12 @@ class _RaggedHead(torch.autograd.Function):
         ids: Tensor,
         row: Tensor,
         chosen: Tensor,
-        temperature: float,
+        curve: Curve,
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         dtype = torch.promote_types(torch.promote_types(hidden.dtype, weight.dtype), torch.float32)
-        z = _logits(hidden, weight, bias, ids, row, dtype).div_(temperature)
+        z = curve.apply_(_logits(hidden, weight, bias, ids, row, dtype).div_(curve.divisor))
+        bend = curve.slope(z)
         n = len(hidden)
         top = z.new_zeros(n).scatter_reduce_(0, row, z, "amax", include_self=False)
         z -= top[row]
@@ -81,14 +83,14 @@ class _RaggedHead(torch.autograd.Function):
         entropy = _sum_rows(-p * z.clamp(min=-1e30), row, n).clamp_(min=0)
         logprob = _sum_rows(torch.where(chosen, z, 0.0), row, n).clamp_(max=0)
         _check_finite(logprob, entropy)
-        ctx.save_for_backward(hidden, weight, bias, ids, row, chosen, z, entropy)
-        ctx.temperature = temperature
+        ctx.save_for_backward(hidden, weight, bias, ids, row, chosen, z, entropy, bend)
+        ctx.divisor = curve.divisor
         return logprob, entropy
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_logprob: Tensor | None, grad_entropy: Tensor | None) -> tuple[Any, ...]:
-        hidden, weight, bias, ids, row, chosen, logp, entropy = ctx.saved_tensors
+        hidden, weight, bias, ids, row, chosen, logp, entropy, bend = ctx.saved_tensors
         if grad_logprob is None and grad_entropy is None:
             return (None,) * 7
         dz = torch.zeros_like(logp)
@@ -97,7 +99,9 @@ class _RaggedHead(torch.autograd.Function):
             dz += grad_logprob[row] * (chosen.to(p.dtype) - p)
         if grad_entropy is not None:
             dz -= grad_entropy[row] * p * (logp.clamp(min=-1e30) + entropy[row])
-        dz /= ctx.temperature
+        if bend is not None:
+            dz *= bend
+        dz /= ctx.divisor
         grads = _backward(hidden, weight, ids, row, dz, ctx.needs_input_grad)
         grad_bias = None
         if ctx.needs_input_grad[2]:

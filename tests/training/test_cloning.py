@@ -78,3 +78,12 @@ def test_a_loss_that_is_not_finite_stops_before_the_step() -> None:
     with pytest.raises(TrainingError, match="cloning step 0: the loss is"):
         clone(model, [pad_rows(rows)], OptimiserConfig(), steps=1)
     assert torch.equal(model.model.norm.weight, before)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step() -> None:
+    model = tiny_model()
+    before = model.model.norm.weight.clone()
+    model.model.layers[0].self_attn.q_proj.weight.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(TrainingError, match="cloning step 0: the gradient norm is"):
+        clone(model, [pad_rows([WeightedRow([1, 2, 3], [1.0] * 3)])], OptimiserConfig(), steps=1)
+    assert torch.equal(model.model.norm.weight, before)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from palaestra.errors import TrainingError
 from palaestra.training.batch import Allowed
+from palaestra.training.head import HeadShape
 from palaestra.training.logprob import logprob_entropy
 
 SETTINGS = settings(max_examples=25, deadline=None, derandomize=True)
@@ -30,11 +31,17 @@ def inputs(seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tenso
 
 
 def plain(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, temperature: float, keep: Tensor | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    temperature: float,
+    keep: Tensor | None = None,
+    shape: HeadShape = HeadShape(),
 ) -> tuple[Tensor, Tensor]:
     """The formula, with a [N, V] mask of what is allowed."""
     logits = hidden @ weight.T if bias is None else hidden @ weight.T + bias
-    logits = logits / temperature
+    logits = shape(logits) / temperature
     if keep is not None:
         logits = torch.where(keep, logits, -torch.inf)
     logp = logits.log_softmax(-1)
@@ -84,19 +91,30 @@ def assert_close(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...], toler
     vocab_chunk=st.integers(1, 16),
     masked=st.sampled_from(["none", "some", "all"]),
     with_bias=st.booleans(),
+    scale=st.sampled_from([1.0, 0.125, 3.0]),
+    soft_cap=st.sampled_from([None, 0.5, 5.0]),
 )
 def test_equals_the_formula_in_values_and_gradients(
-    seed: int, temperature: float, chunk: int, vocab_chunk: int, masked: str, with_bias: bool
+    seed: int,
+    temperature: float,
+    chunk: int,
+    vocab_chunk: int,
+    masked: str,
+    with_bias: bool,
+    scale: float,
+    soft_cap: float | None,
 ) -> None:
     hidden, weight, bias, labels = inputs(seed)
     sets = None if masked == "none" else sets_for(labels, seed, empty=masked == "some")
     leaves = (hidden, weight, bias) if with_bias else (hidden, weight)
     options: dict[str, Any] = {"temperature": temperature, "chunk": chunk, "vocab_chunk": vocab_chunk}
+    options |= {"scale": scale, "soft_cap": soft_cap}
     ours = logprob_entropy(
         hidden, weight, labels, allowed=ragged(sets) if sets else None, bias=bias if with_bias else None, **options
     )
     keep = dense_mask(sets) if sets else None
-    theirs = plain(hidden, weight, bias if with_bias else None, labels, temperature, keep)
+    shape = HeadShape(scale, soft_cap)
+    theirs = plain(hidden, weight, bias if with_bias else None, labels, temperature, keep, shape)
     assert_close(with_gradients(ours, leaves, seed), with_gradients(theirs, leaves, seed), 1e-10)
 
 
@@ -232,6 +250,9 @@ def test_arguments_that_do_not_fit() -> None:
         logprob_entropy(hidden, weight[:, :2], labels)
     with pytest.raises(ValueError, match="temperature"):
         logprob_entropy(hidden, weight, labels, temperature=0.0)
+    for curve in ({"scale": 0.0}, {"soft_cap": -1.0}):
+        with pytest.raises(ValueError, match="scale and soft cap of logits must be above 0"):
+            logprob_entropy(hidden, weight, labels, **curve)
     with pytest.raises(ValueError, match="entries for"):
         logprob_entropy(hidden, weight, labels, allowed=ragged([[0]]))
 
