@@ -262,6 +262,8 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read recipe {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"recipe {path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
     return parse_recipe(text, overrides, source=str(path))
 
 

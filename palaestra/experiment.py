@@ -16,6 +16,7 @@ import msgspec
 
 from palaestra.config import Recipe
 from palaestra.errors import DataError, PalaestraError, require
+from palaestra.files import replace_text
 
 if TYPE_CHECKING:
     from palaestra.training.run import RunResult
@@ -35,7 +36,7 @@ class Outcome:
     summary: Mapping[str, Any]
     """Content of `summary.json`."""
     report: Path | None
-    """The HTML report; `None` after an interruption."""
+    """The HTML report; `None` where this run, or its baseline, was interrupted."""
 
 
 def run_experiment(
@@ -53,31 +54,57 @@ def run_experiment(
         MissingExtraError: the extra `train` is not installed.
         PalaestraError: naming cause and mend; what was done before is on disk.
     """
-    require("torch", "train")
-    require("transformers", "train")
-    require("psutil", "train")
+    require_training()
     from palaestra.training.run import train
-    from palaestra.trajectories.report import write_report
 
     began = time.perf_counter()
-    changes: dict[str, Any] = {}
-    compare: dict[str, Path] = {}
     with PeakMemory() as memory:
+
+        def costs() -> dict[str, Any]:
+            return {"peak_rss_bytes": memory.peak(), "wall_seconds": time.perf_counter() - began}
+
         result = train(recipe, resume=resume, progress=progress(recipe) if progress else None)
-        interrupted = result.stopped == "interrupted"
-        if baseline is not None and not interrupted:
-            other = train(baseline, resume=resume, progress=progress(baseline) if progress else None)
-            interrupted = other.stopped == "interrupted"
-            name = baseline.algorithm.name
-            if "rl" in other.evaluations:
-                changes[f"success_{name}"] = msgspec.to_builtins(other.evaluations["rl"].success)
-                compare[name.upper()] = other.directory
-        report = None if interrupted else result.directory / "report.html"
-        changes |= {"peak_rss_bytes": memory.peak(), "wall_seconds": time.perf_counter() - began}
-        summary = amend_summary(result.directory, {**changes, "report": str(report) if report else None})
-        if report:
-            write_report(result.directory, out=report, compare=compare)
+        if result.stopped == "interrupted":
+            return Outcome(result, amend_summary(result.directory, costs()), None)
+        # Before the baseline is trained, so that nobody who stops it is left without.
+        outcome = _conclude(result, costs(), {})
+        if baseline is None:
+            return outcome
+        other = train(baseline, resume=resume, progress=progress(baseline) if progress else None)
+        if other.stopped == "interrupted":
+            return Outcome(result, amend_summary(result.directory, costs()), None)
+        return _conclude(result, costs(), {baseline.algorithm.name: other})
+
+
+def _conclude(result: RunResult, costs: Mapping[str, Any], others: Mapping[str, RunResult]) -> Outcome:
+    """Summary and report of a finished run, with the results of others, by algorithm, beside its own."""
+    from palaestra.trajectories.report import write_report
+
+    shown = {name: other for name, other in others.items() if "rl" in other.evaluations}
+    changes = {f"success_{name}": msgspec.to_builtins(other.evaluations["rl"].success) for name, other in shown.items()}
+    report = result.directory / "report.html"
+    summary = amend_summary(result.directory, {**changes, **costs, "report": str(report)})
+    write_report(result.directory, out=report, compare={name.upper(): other.directory for name, other in shown.items()})
     return Outcome(result, summary, report)
+
+
+def check_experiment(recipe: Recipe) -> None:
+    """Look for what `run_experiment` would refuse, without loading a model or writing anything.
+
+    Raises:
+        MissingExtraError: an extra is not installed.
+        PalaestraError: the recipe names something that there is not.
+    """
+    require_training()
+    from palaestra.training.run import check_recipe
+
+    check_recipe(recipe)
+
+
+def require_training() -> None:
+    """Raise `MissingExtraError` unless everything that training needs is installed."""
+    for module in ("torch", "safetensors", "tokenizers", "psutil", "transformers"):
+        require(module, "train")
 
 
 def set_aside(directory: Path) -> Path | None:
@@ -109,12 +136,7 @@ def amend_summary(directory: Path, changes: Mapping[str, Any]) -> dict[str, Any]
         summary: dict[str, Any] = {**json.loads(path.read_text(encoding="utf-8")), **changes}
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
-    try:
-        fresh = path.with_name(".summary.json.partial")
-        fresh.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        fresh.replace(path)
-    except OSError as error:
-        raise PalaestraError(f"cannot write {path}: {error.strerror or error}") from error
+    replace_text(path, json.dumps(summary, indent=2) + "\n")
     return summary
 
 

@@ -40,7 +40,31 @@ async def open_agent(
     slots: int = 64,
     device: str = "cpu",
 ) -> AsyncIterator[Agent]:
-    """An agent that is closed, with its engine, at the end of the block.
+    """`load_agent`'s agent, closed at the end of the block; arguments and errors are the same."""
+    agent = load_agent(reference, settings, temperature=temperature, slots=slots, device=device)
+    async with closing(agent):
+        yield agent
+
+
+@asynccontextmanager
+async def closing(agent: Agent) -> AsyncIterator[None]:
+    """Close the agent's engine, if it has one, at the end of the block."""
+    try:
+        yield
+    finally:
+        if engine := getattr(agent, "engine", None):
+            await engine.close()
+
+
+def load_agent(
+    reference: str,
+    settings: AgentConfig | None = None,
+    *,
+    temperature: float | None = None,
+    slots: int = 64,
+    device: str = "cpu",
+) -> Agent:
+    """An agent; whoever calls closes it (`closing`).
 
     Args:
         reference: `random`, `oracle`, a run directory, `palaestra-tiny`, a model directory or a GGUF file.
@@ -55,19 +79,13 @@ async def open_agent(
         MissingExtraError: a model needs the extra `train` (a GGUF file also `gguf`), and it is not installed.
     """
     if reference in PLAIN:
-        yield PLAIN[reference]()
-        return
+        return PLAIN[reference]()
     from palaestra.agents.models import SHIPPED, load_model
 
     if reference not in SHIPPED and not Path(reference).expanduser().exists():
         raise UnknownNameError("agent", reference, [*PLAIN, *SHIPPED])
     agent = language_agent(load_model(reference, device=device), settings or settings_of(reference), slots=slots)
-    if temperature is not None:
-        agent = replace(agent, temperature=temperature)
-    try:
-        yield agent
-    finally:
-        await agent.engine.close()
+    return agent if temperature is None else replace(agent, temperature=temperature)
 
 
 def language_agent(loaded: LoadedModel, settings: AgentConfig, *, slots: int = 64) -> LanguageAgent:

@@ -6,8 +6,8 @@ The same training with plain GRPO follows, so that the report shows both.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -48,13 +48,15 @@ def run(args: argparse.Namespace) -> int:
     from palaestra.cli.recipes import find_recipe
     from palaestra.cli.training import run_with_bar
     from palaestra.config import load_recipe
-    from palaestra.experiment import set_aside
+    from palaestra.experiment import check_experiment, set_aside
 
-    overrides = [f"out={args.out}", f"seed={args.seed}", *(QUICK if args.quick else ()), *args.overrides]
+    overrides = [f"out={json.dumps(args.out)}", f"seed={args.seed}", *(QUICK if args.quick else ()), *args.overrides]
     recipe = load_recipe(find_recipe("demo"), overrides)
-    if not args.resume and (aside := set_aside(Path(args.out))):
+    check_experiment(recipe)
+    if not args.resume and (aside := set_aside(recipe.directory)):
         print(f"the earlier run is now {aside}", file=sys.stderr)
-    return run_with_bar(recipe, baseline=None if args.no_baseline else _baseline(recipe), resume=args.resume)
+    baseline = None if args.no_baseline else _baseline(recipe)
+    return run_with_bar(recipe, baseline=baseline, resume=args.resume, command="the same command with --resume")
 
 
 def _baseline(recipe: Recipe) -> Recipe | None:

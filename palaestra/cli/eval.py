@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Any
 from palaestra.cli.parser import Parser, UsageError, non_negative, positive
 
 if TYPE_CHECKING:
+    from palaestra.agents.agent import Agent
+    from palaestra.cli.progress import Bars
     from palaestra.config import AgentConfig
+    from palaestra.envs.tasks import TaskSuite
     from palaestra.evaluation.result import EvalResult
+    from palaestra.trajectories.record import Trajectory
 
 EXAMPLES = """  palaestra eval alfworld:test --agent oracle
   palaestra eval alfworld/full:validation --agent random --episodes 500 --json
@@ -53,7 +57,11 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate, print, store."""
     if args.resume and args.out is None:
         raise UsageError("--resume needs --out, the folder that holds the episodes so far")
-    result = asyncio.run(_evaluate(args))
+    try:
+        result = _evaluate(args)
+    except KeyboardInterrupt:
+        hint = f"finished episodes are in {args.out}, go on with --resume" if args.out is not None else ""
+        raise KeyboardInterrupt(hint) from None
     if args.out is not None:
         result.save(args.out / "eval" / f"{_tag(args)}.json")
     if args.json:
@@ -67,30 +75,53 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _evaluate(args: argparse.Namespace) -> EvalResult:
-    from palaestra.agents.opening import PLAIN, open_agent
-    from palaestra.agents.rollout import RolloutLimits
+def _evaluate(args: argparse.Namespace) -> EvalResult:
+    """Everything is loaded before the event loop starts, which would hold Ctrl-C back until then."""
+    from palaestra.agents.opening import load_agent
     from palaestra.cli.progress import Bars
     from palaestra.envs.tasks import load_suite
-    from palaestra.evaluation.evaluate import evaluate
 
     suite = load_suite(args.suite, **_params(args.param))
     settings = _settings(args)
+    agent = load_agent(args.agent, settings, slots=args.concurrency, device=args.device)
     store = _store(args)
-    async with open_agent(args.agent, settings, slots=args.concurrency, device=args.device) as agent:
-        with Bars() as bars:
-            return await evaluate(
-                suite,
-                agent,
-                episodes=args.episodes,
-                name=args.suite,
-                seed=args.seed,
-                limits=RolloutLimits(max_turns=args.max_turns, concurrency=args.concurrency),
-                temperature=None if args.agent in PLAIN else settings.temperature,
-                store=store,
-                resume=args.resume,
-                progress=bars.episodes(f"{args.agent} on {args.suite}"),
-            )
+    with Bars() as bars:
+        return asyncio.run(_play(args, suite, agent, settings, store, bars))
+
+
+async def _play(
+    args: argparse.Namespace, suite: TaskSuite, agent: Agent, settings: AgentConfig, store: Path | None, bars: Bars
+) -> EvalResult:
+    from palaestra.agents.opening import PLAIN, closing
+    from palaestra.agents.rollout import RolloutLimits
+    from palaestra.evaluation.evaluate import evaluate
+
+    errors: list[str] = []
+    show = bars.episodes(f"{args.agent} on {args.suite}")
+
+    def progress(done: int, total: int, latest: Trajectory | None) -> None:
+        if latest is not None and latest.error:
+            errors.append(latest.error)
+        show(done, total, latest)
+
+    async with closing(agent):
+        result = await evaluate(
+            suite,
+            agent,
+            episodes=args.episodes,
+            name=args.suite,
+            seed=args.seed,
+            limits=RolloutLimits(max_turns=args.max_turns, concurrency=args.concurrency),
+            temperature=None if args.agent in PLAIN else settings.temperature,
+            store=store,
+            resume=args.resume,
+            progress=progress,
+        )
+    if errors:
+        print(
+            f"palaestra: warning: {len(errors)} of {result.n} episodes failed, the first: {errors[0]}", file=sys.stderr
+        )
+    return result
 
 
 def _settings(args: argparse.Namespace) -> AgentConfig:
@@ -122,7 +153,6 @@ def _store(args: argparse.Namespace) -> Path | None:
     if args.out is None:
         return None
     store: Path = args.out / "trajectories" / f"eval-{_tag(args)}.ptj"
-    store.parent.mkdir(parents=True, exist_ok=True)
     if args.resume and store.exists():
         print(f"going on with {store}", file=sys.stderr)
     return store

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING
 
 from palaestra.errors import ConfigError, PalaestraError, UnknownNameError
@@ -25,22 +29,25 @@ COMMANDS = {
 }
 """One line each; the module `palaestra.cli.NAME` holds `EXAMPLES`, `configure` and `run`."""
 
-OK, FAILED, ERROR, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, ERROR, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (that of the process if `None`).
 
     Returns:
-        0; 1 where a check failed; 2 after an error that was printed as one line; 130 after Ctrl-C.
+        0; 1 where a check failed; 2 after an error that was printed as one line; 130 after Ctrl-C, 143 after SIGTERM.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    signals: list[int] = []
     try:
-        return _dispatch(arguments)
+        with _terminable(signals), _short_warnings():
+            return _dispatch(arguments)
     except PalaestraError as error:
         return _complain(str(error), ERROR)
-    except KeyboardInterrupt:
-        return _complain("interrupted; what was finished is saved", INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        hint = f"; {stop}" if str(stop) else ""
+        return _complain(f"interrupted{hint}", TERMINATED if signals else INTERRUPTED)
     except BrokenPipeError:
         # The reader (head, less) has gone; nothing may write to it again, not even the flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -48,6 +55,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         return _complain(f"{error.strerror or error}{where}", ERROR)
+
+
+@contextmanager
+def _terminable(signals: list[int]) -> Iterator[None]:
+    """Let SIGTERM, which container engines and schedulers send, do what Ctrl-C does, and be noted in `signals`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+        on_ctrl_c = signal.getsignal(signal.SIGINT)  # asyncio's, while a loop runs: it cancels rather than raises
+        if not callable(on_ctrl_c):  # Ctrl-C is ignored, as in what a shell started in the background
+            raise KeyboardInterrupt
+        on_ctrl_c(signal.SIGINT, frame)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Show a warning as one line, without the place in the code."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"palaestra: warning: {' '.join(str(message).split())}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _dispatch(arguments: list[str]) -> int:

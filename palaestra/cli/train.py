@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
-from palaestra.cli.parser import Parser
+from palaestra.cli.parser import Parser, UsageError
 
 EXAMPLES = """  palaestra train demo
   palaestra train demo algorithm.name=grpo seed=1 --out runs/grpo
@@ -26,18 +27,20 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the resolved recipe, train, print the summary."""
-    from palaestra.cli.recipes import find_recipe
+    from palaestra.cli.recipes import find_recipe, recipe_paths
     from palaestra.config import load_recipe, to_yaml
 
     overrides = list(args.overrides)
     path = Path(args.recipe)
     if (path / "recipe.yaml").is_file():
-        overrides.insert(0, f"out={path}")
+        overrides.insert(0, f"out={json.dumps(str(path))}")
         path = path / "recipe.yaml"
+    elif path.is_dir() and args.recipe not in recipe_paths():
+        raise UsageError(f"{path} is no run directory: it has no recipe.yaml")
     else:
         path = find_recipe(args.recipe)
     if args.out is not None:
-        overrides.append(f"out={args.out}")
+        overrides.append(f"out={json.dumps(args.out)}")
     recipe = load_recipe(path, overrides)
     print(to_yaml(recipe))
     if args.print:

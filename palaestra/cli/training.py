@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,43 +23,55 @@ _ROWS = {
     "oracle": "success_oracle",
 }
 
+_TAGS = {"warm": "the base model", "rl": "on held-out tasks", "random": "random", "oracle": "the oracle"}
+"""What is said of each evaluation on the test suite while it plays."""
 
-def run_with_bar(recipe: Recipe, *, baseline: Recipe | None = None, resume: bool) -> int:
-    """Run the experiment, print its summary and the path of its report; returns the exit code."""
+
+def run_with_bar(recipe: Recipe, *, baseline: Recipe | None = None, resume: bool, command: str = "") -> int:
+    """Run the experiment, print its summary and the path of its report; returns the exit code.
+
+    Args:
+        recipe: what to train.
+        baseline: what to train afterwards, to stand beside it.
+        resume: go on from what is there.
+        command: what goes on with it after an interruption; `palaestra train DIRECTORY --resume` if not given.
+    """
     from palaestra.experiment import run_experiment
 
     with Bars() as bars:
         outcome = run_experiment(recipe, baseline=baseline, resume=resume, progress=partial(TrainingBar, bars))
     if outcome.report is None:
         done = outcome.result.counters.iteration
-        print(
-            f"palaestra: interrupted; {done} iterations are saved, go on with: "
-            f"palaestra train {outcome.result.directory} --resume",
-            file=sys.stderr,
-        )
-        return 130
+        command = command or f"palaestra train {outcome.result.directory} --resume"
+        raise KeyboardInterrupt(f"{done} iterations are saved, go on with: {command}")
     print_outcome(outcome)
     return 0
 
 
 class TrainingBar:
-    """A bar that follows the rows of metrics, and a line for every evaluation."""
+    """A bar that follows the rows of metrics and the episodes of evaluations, and a line for every evaluation."""
 
     def __init__(self, bars: Bars, recipe: Recipe) -> None:
         self.console = bars.console
         self._budget = recipe.budget
         self._move = bars.add(f"{recipe.name} ({recipe.algorithm.name})", recipe.budget.iterations)
-        self._move(0, recipe.budget.iterations, "evaluating the base model")
+        self._move(0, recipe.budget.iterations, "starting")
 
     def __call__(self, row: Mapping[str, Any]) -> None:
         """Show one row."""
-        if row["kind"] == "eval":
-            self.console.print(f"iteration {row['iteration']:>4}  {row.get('tag', '')} {_rate(row['success'])}")
-            return
-        done = int(row["iteration"]) + 1
-        over = done >= self._budget.iterations or 0 < self._budget.max_seconds <= row["elapsed"]
-        note = f"success {100 * row['success']:.0f} %, entropy {_number(row.get('entropy'))}, {row['elapsed']:.0f} s"
-        self._move(done, self._budget.iterations, "evaluating on held-out tasks" if over else note)
+        total, done = self._budget.iterations, int(row["iteration"])
+        if row["kind"] == "playing":
+            rate = f", {100 * row['solved'] / row['done']:.0f} % solved" if row["done"] else ""
+            self._move(
+                done, total, f"evaluating {_TAGS.get(row['tag'], row['tag'])}: {row['done']}/{row['total']}{rate}"
+            )
+        elif row["kind"] == "eval":
+            self.console.print(f"iteration {done:>4}  {row.get('tag', '')} {_rate(row['success'])}")
+        else:
+            entropy = _number(row.get("entropy"))
+            self._move(
+                done + 1, total, f"success {100 * row['success']:.0f} %, entropy {entropy}, {row['elapsed']:.0f} s"
+            )
 
 
 def print_outcome(outcome: Outcome) -> None:
