@@ -101,11 +101,10 @@ def _summary(reports: Sequence[Report], as_json: bool) -> int:
     if not as_json:
         from rich.console import Console
 
-        console = Console()
-        console.print(_table(reports))
+        Console().print(_table(reports))
         for report in reports:
             for check in [] if report.missing else [*report.failures, *report.warnings]:
-                console.print(f"{report.env}  {check}: {check.reason}", markup=False, highlight=False, soft_wrap=True)
+                print(f"{report.env}  {check}: {check.reason}")
     failed = [report for report in reports if not report.ok and not report.missing]
     if failed:
         print(f"{len(failed)} of {len(reports)} environments break the contract", file=sys.stderr)

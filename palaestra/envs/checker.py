@@ -2,85 +2,40 @@
 
     print(check_env("quiz/Capitals-v0"))
 
-Each check passes, fails with a reason that says how to mend it, or is skipped because the environment does not offer
-what it looks at.
+Each check passes, fails with a reason that says how to mend it, is marked for a person to look at, or is skipped
+because the environment does not offer what it looks at.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Literal
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
-from palaestra.envs.checks import CHECKS, GATES, Broken, Probe, Skipped
+from palaestra.envs.checks import CHECKS, GATES, CheckFunction
+from palaestra.envs.checks.deadline import Limits, Watch, run_to_the_end, unblocking
+from palaestra.envs.checks.probe import Broken, Odd, Probe, Skipped
+from palaestra.envs.checks.report import Check, Grade, Report
 from palaestra.envs.core import Env
-from palaestra.envs.episode import Choose, Episode, any_command, play
+from palaestra.envs.episode import Choose, Episode, any_command
+from palaestra.envs.isolation.placement import Kind
 from palaestra.envs.registry import EnvSpec, build, make, spec
 from palaestra.envs.wrappers import OrderEnforcing
 from palaestra.errors import EnvError, PalaestraError
 
+__all__ = ["Check", "Checkable", "Grade", "Limits", "Progress", "Report", "acheck", "check_env"]
+
 Checkable = str | EnvSpec | Callable[[], Any]
 """An id, a spec, or a class or function that makes a new environment each time."""
 
-Grade = Literal["exact", "seeded", "noisy"]
+Progress = Callable[[str, Check | None], None]
+"""Told the name of each check when it begins, and the check when it is done."""
 
-
-class Check(msgspec.Struct, frozen=True):
-    """One promise of the contract."""
-
-    name: str
-    outcome: Literal["pass", "fail", "skip"]
-    reason: str = ""
-    """Why it failed or was skipped."""
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What `check_env` found; `str(report)` is for reading."""
-
-    env: str
-    checks: tuple[Check, ...]
-    determinism: Grade | None
-    """`exact`: seed and actions fix every observation, reward and flag. `seeded`: the seed fixes the first observation.
-    `noisy`: neither. `None`: could not be played."""
-    episodes: int
-    """Episodes that the grade rests on."""
-    steps: int
-    """Steps of these episodes."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether no check failed."""
-        return not self.failures
-
-    @property
-    def failures(self) -> list[Check]:
-        """The checks that failed."""
-        return [check for check in self.checks if check.outcome == "fail"]
-
-    def to_json(self) -> str:
-        """The report as a JSON object, `ok` included."""
-        return msgspec.json.encode({"ok": self.ok, **msgspec.to_builtins(self)}).decode()
-
-    def raise_if_failed(self) -> None:
-        """Raise what failed.
-
-        Raises:
-            EnvError: a check failed; the message lists all that did.
-        """
-        if not self.ok:
-            listed = "; ".join(f"{check.name}: {check.reason}" for check in self.failures)
-            raise EnvError(f"{self.env} breaks the contract: {listed}")
-
-    def __str__(self) -> str:
-        marks = {"pass": "✓", "fail": "✗", "skip": "–"}
-        width = max(len(check.name) for check in self.checks)
-        rows = [f"  {marks[c.outcome]} {c.name:{width}}  {c.reason}".rstrip() for c in self.checks]
-        counts = [sum(c.outcome == outcome for c in self.checks) for outcome in marks]
-        played = f"{self.episodes} episodes, {self.steps} steps"
-        summary = f"{counts[0]} passed, {counts[1]} failed, {counts[2]} skipped"
-        return "\n".join([self.env, *rows, f"{summary}; determinism: {self.determinism or 'unknown'} ({played})"])
+_EXTRA = r"is not installed; run: pip install '(palaestra\[[\w.-]+\])'"
+"""In the message of a `MissingExtraError`."""
 
 
 def check_env(
@@ -89,6 +44,9 @@ def check_env(
     seeds: Sequence[int] = (0, 1, 2),
     max_steps: int = 50,
     actions: Choose | Sequence[Any] = any_command,
+    placement: Kind | None = None,
+    limits: Limits = Limits(),
+    progress: Progress | None = None,
 ) -> Report:
     """Check an environment against the contract. In a coroutine, `await acheck(...)` instead.
 
@@ -98,6 +56,10 @@ def check_env(
         max_steps: episodes are left after so many steps.
         actions: what to play: actions in order (repeated if they run out), or a function of the last info and a
             `random.Random`. By default any of `info["admissible_commands"]`, or common commands where there are none.
+        placement: where instances run, instead of where the spec says.
+        limits: deadlines. What waits, blocks or ignores being cancelled fails its check when they are over; only what
+            ends the process, or blocks outside Python, can end or hang this one. `palaestra check` survives that too.
+        progress: told of every check.
 
     Returns:
         The report; nothing that the environment does makes this raise, except an id that does not exist.
@@ -109,7 +71,16 @@ def check_env(
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(acheck(env, seeds=seeds, max_steps=max_steps, actions=actions))
+        checking = acheck(
+            env,
+            seeds=seeds,
+            max_steps=max_steps,
+            actions=actions,
+            placement=placement,
+            limits=limits,
+            progress=progress,
+        )
+        return run_to_the_end(checking)
     raise EnvError("check_env cannot run inside an event loop; write: await acheck(...)")
 
 
@@ -119,49 +90,78 @@ async def acheck(
     seeds: Sequence[int] = (0, 1, 2),
     max_steps: int = 50,
     actions: Choose | Sequence[Any] = any_command,
+    placement: Kind | None = None,
+    limits: Limits = Limits(),
+    progress: Progress | None = None,
 ) -> Report:
     """`check_env` as a coroutine."""
     if not seeds or not (callable(actions) or actions):
         raise EnvError("check_env needs at least one seed and one action")
-    name, factory, known = _factory(env)
-    probe = Probe(factory, known, tuple(seeds), max_steps, actions)
-    checks: list[Check] = []
-    for title, check in CHECKS.items():
-        missing = next((c.name for c in checks if c.name in GATES and c.outcome == "fail"), None)
-        checks.append(Check(title, "skip", f"needs {missing}") if missing else await _run(title, check, probe))
-    playable = all(check.outcome == "pass" for check in checks if check.name in GATES)
-    episodes = await probe.episodes() if playable else []
+    name, factory, known = _factory(env, placement)
+    probe = Probe(factory, known, tuple(seeds), max_steps, actions, Watch(limits))
+    with unblocking(limits.call):
+        checks = await _run_all(probe, progress)
+        playable = all(check.outcome == "pass" for check in checks if check.name in GATES)
+        episodes = await probe.episodes() if playable else []
+        grade = await _grade(probe, episodes) if playable else None
     return Report(
         env=name,
+        placement=known.placement.kind if known else "inline",
         checks=tuple(checks),
-        determinism=await _grade(probe, episodes) if playable else None,
+        determinism=grade,
         episodes=len(episodes),
         steps=sum(len(episode.steps) for episode in episodes),
+        baselines=tuple(probe.baselines),
+        missing=_missing(checks),
     )
 
 
-def _factory(env: Checkable) -> tuple[str, Callable[[], Env[Any, Any]], EnvSpec | None]:
+def _factory(env: Checkable, placement: Kind | None) -> tuple[str, Callable[[], Env[Any, Any]], EnvSpec | None]:
     if isinstance(env, str):
         env = spec(env)
     if isinstance(env, EnvSpec):
-        known = env
+        where = msgspec.structs.replace(env.placement, kind=placement or env.placement.kind)
+        known = msgspec.structs.replace(env, placement=where)
         return known.id, lambda: make(known), known
     if not callable(env):
         raise EnvError(f"check_env makes the environment anew, so give it an id, a spec or a class, not {env!r}")
+    if placement not in (None, "inline"):
+        raise EnvError("only a registered environment can be placed elsewhere; register it and give its id")
     name, maker = getattr(env, "__qualname__", repr(env)), env
     return name, lambda: OrderEnforcing(build(maker, {}, name)), None
 
 
-async def _run(title: str, check: Callable[[Probe], Awaitable[None]], probe: Probe) -> Check:
+async def _run_all(probe: Probe, progress: Progress | None) -> list[Check]:
+    checks: list[Check] = []
+    for title, function in CHECKS.items():
+        if progress:
+            progress(title, None)
+        gate = next((c.name for c in checks if c.name in GATES and c.outcome != "pass"), None)
+        check = Check(title, "skip", f"needs {gate}") if gate else await _run(title, function, probe)
+        checks.append(check)
+        if progress:
+            progress(title, check)
+    return checks
+
+
+async def _run(title: str, function: CheckFunction, probe: Probe) -> Check:
     try:
-        await check(probe)
+        found = await probe.watch(f"the check {title!r}", function(probe), probe.watch.limits.check)
     except Skipped as skipped:
         return Check(title, "skip", str(skipped))
+    except Odd as odd:
+        return Check(title, "warn", str(odd))
     except (Broken, PalaestraError) as broken:
         return Check(title, "fail", str(broken))
     except Exception as error:
         return Check(title, "fail", f"raised {type(error).__name__}: {error}")
-    return Check(title, "pass")
+    return Check(title, "pass", found or "")
+
+
+def _missing(checks: Sequence[Check]) -> str:
+    """The extra that `make` asked for; from another process its error comes as text."""
+    found = next((re.search(_EXTRA, c.reason) for c in checks if c.name == "make" and c.outcome == "fail"), None)
+    return found.group(1) if found else ""
 
 
 async def _grade(probe: Probe, episodes: Sequence[Episode]) -> Grade:
@@ -169,8 +169,7 @@ async def _grade(probe: Probe, episodes: Sequence[Episode]) -> Grade:
     grades: set[Grade] = set()
     for episode in episodes:
         try:
-            async with probe.make() as env:
-                again = await play(env, episode.seed, episode.actions, len(episode.actions))
+            again = await probe.again(episode)
         except Exception:  # what worked before does not work now
             grades.add("noisy")
             continue

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, SupportsFloat
 
 from palaestra.envs.core import Env, Info, Reset, Step
 from palaestra.envs.hashing import chain, digest
@@ -14,6 +14,8 @@ Choose = Callable[[Info, random.Random], Any]
 """Picks an action after an info, with the generator given."""
 
 COMMON_COMMANDS = ("look", "inventory", "help", "wait", "0", "1")
+NONSENSE = "\u2603 xyzzy plugh"
+"""A command that no environment understands."""
 _KNOWN_INFO = ("admissible_commands", "success", "invalid", "task_type")
 
 
@@ -27,6 +29,8 @@ class Episode:
     steps: list[Step[Any]]
     links: list[str]
     """Hash chain at the time: `links[0]` of the first observation, `links[i]` up to and including `steps[i - 1]`."""
+    prints: list[str] = field(default_factory=list)
+    """Hash of each observation with its whole info, at the time."""
 
     @property
     def infos(self) -> list[Info]:
@@ -44,10 +48,14 @@ class Episode:
         return bool(self.steps) and (self.steps[-1].terminated or self.steps[-1].truncated)
 
     @property
+    def total(self) -> float:
+        """Sum of rewards; what is no number counts nothing, for a check reports it."""
+        return sum(float(step.reward) for step in self.steps if isinstance(step.reward, SupportsFloat))
+
+    @property
     def solved(self) -> bool:
         """`info["success"]` at its end, or, where there is none, a positive sum of rewards."""
-        total = sum(step.reward for step in self.steps)
-        return bool(_known(self.infos[-1]).get("success", total > 0))
+        return bool(_known(self.infos[-1]).get("success", self.total > 0))
 
     def rehash(self) -> list[str]:
         """The chain computed again, from the observations and infos as they are now."""
@@ -55,6 +63,10 @@ class Episode:
         for step in self.steps:
             links.append(seen(links[-1], step))
         return links
+
+    def reprint(self) -> list[str]:
+        """The `prints` computed again, from the observations and infos as they are now."""
+        return [digest(*seen) for seen in zip(self.observations, self.infos, strict=True)]
 
 
 def any_command(info: Info, generator: random.Random) -> str:
@@ -74,7 +86,7 @@ async def play(env: Env[Any, Any], seed: int, actions: Choose | Sequence[Any], m
     """
     first = await env.reset(seed=seed)
     generator = random.Random(seed)
-    episode = Episode(seed, first, [], [], [seen("", first)])
+    episode = Episode(seed, first, [], [], [seen("", first)], [digest(first.observation, first.info)])
     while len(episode.steps) < max_steps and not episode.ended:
         turn = len(episode.steps)
         action = actions(episode.infos[-1], generator) if callable(actions) else actions[turn % len(actions)]
@@ -88,6 +100,7 @@ async def advance(env: Env[Any, Any], episode: Episode, action: Any) -> None:
     episode.actions.append(action)
     episode.steps.append(step)
     episode.links.append(seen(episode.links[-1], step))
+    episode.prints.append(digest(step.observation, step.info))
 
 
 def seen(previous: str, turn: Reset[Any] | Step[Any]) -> str:

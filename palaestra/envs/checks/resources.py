@@ -1,0 +1,150 @@
+"""What `close` gives back: processes, threads, files and sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from palaestra.envs.checks.deadline import Timed
+from palaestra.envs.checks.probe import Probe, Skipped, require
+from palaestra.envs.episode import play
+
+_PROC = Path("/proc")
+_WARM_UP = 2
+"""Cycles before counting: imports, caches, pools and servers shared by all instances are made once."""
+_CYCLES = 4
+_STEPS = 3
+_SETTLING = 3.0
+"""Seconds that what was closed has to be gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a process and its descendants hold."""
+
+    processes: dict[int, str]
+    """Descendants: process id → name."""
+    threads: dict[int, int]
+    """Process id → how many."""
+    files: dict[int, Counter[str]]
+    """Process id → open descriptors by what they lead to."""
+
+    def beyond(self, before: Resources) -> dict[str, list[str]]:
+        """What there is more than before, by kind. Processes that are new count as such, not by what they hold."""
+        old = set(before.files)
+        files = [name for pid in old & set(self.files) for name in (self.files[pid] - before.files[pid]).elements()]
+        known = old & set(self.threads)
+        return {
+            "processes": [name for pid, name in self.processes.items() if pid not in before.processes],
+            "threads": ["thread"] * max(0, sum(self.threads[pid] - before.threads[pid] for pid in known)),
+            "files": files,
+        }
+
+
+async def releasing(probe: Probe) -> None:
+    """Opening, playing and closing, over and over, leaves no process, thread or file behind.
+
+    The closed instances are kept until the count, so that it is `close` that has to release.
+    """
+    if not (_PROC / "self" / "fd").is_dir():
+        raise Skipped("it needs /proc")
+    kept = [await _cycle(probe) for _ in range(_WARM_UP)]
+    before = held()
+    kept += [await _cycle(probe) for _ in range(_CYCLES)]
+    await _settle(before)
+    for kind, left in held().beyond(before).items():
+        named = ", ".join(f"{n} × {what}" if n > 1 else what for what, n in Counter(left).most_common(3))
+        require(
+            len(left) < _CYCLES,
+            f"after {_CYCLES} instances were closed, {len(left)} {kind} are left ({named}); release them in close",
+        )
+    del kept
+
+
+async def _cycle(probe: Probe) -> Timed:
+    env = await probe.made()
+    try:
+        await env.start()
+        await play(env, probe.seeds[0], probe.actions, _STEPS)
+    finally:
+        await env.close()
+    return env
+
+
+async def _settle(before: Resources) -> None:
+    """Wait until little is left, or so long that it will stay."""
+    until = time.monotonic() + _SETTLING
+    while time.monotonic() < until and any(len(left) >= _CYCLES for left in held().beyond(before).values()):
+        await asyncio.sleep(0.05)
+
+
+def held() -> Resources:
+    """What this process and its descendants hold now."""
+    me = os.getpid()
+    processes = _descendants(me)
+    pids = [me, *processes]
+    return Resources(processes, {pid: _threads(pid) for pid in pids}, {pid: _files(pid) for pid in pids})
+
+
+def family_memory(root: int) -> int:
+    """Resident bytes of a process and its descendants; 0 where nothing can be told."""
+    if not (_PROC / "self" / "statm").exists():
+        return 0
+    return sum(_resident(pid) for pid in [root, *_descendants(root)])
+
+
+def _resident(pid: int) -> int:
+    try:
+        return int((_PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
+def _descendants(root: int) -> dict[int, str]:
+    children: dict[int, list[tuple[int, str]]] = {}
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit() and (found := _parent(entry)):
+            children.setdefault(found[0], []).append((int(entry.name), found[1]))
+    names: dict[int, str] = {}
+    unseen = [root]
+    while unseen:
+        for pid, name in children.get(unseen.pop(), []):
+            names[pid] = name
+            unseen.append(pid)
+    return names
+
+
+def _parent(entry: Path) -> tuple[int, str] | None:
+    """Parent and name of a process; its name is in brackets and may hold anything."""
+    try:
+        head, _, rest = (entry / "stat").read_text(errors="replace").rpartition(")")
+    except OSError:
+        return None
+    return int(rest.split()[1]), head.partition("(")[2]
+
+
+def _threads(pid: int) -> int:
+    try:
+        return len(os.listdir(_PROC / str(pid) / "task"))
+    except OSError:
+        return 0
+
+
+def _files(pid: int) -> Counter[str]:
+    found: Counter[str] = Counter()
+    try:
+        names = os.listdir(_PROC / str(pid) / "fd")
+    except OSError:
+        return found
+    for name in names:
+        try:
+            target = os.readlink(_PROC / str(pid) / "fd" / name)
+        except OSError:
+            continue  # the descriptor of the listing itself, or one closed meanwhile
+        kind, colon, _ = target.partition(":")
+        found[kind if colon and not target.startswith("/") else target] += 1
+    return found

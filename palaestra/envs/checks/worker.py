@@ -1,0 +1,71 @@
+"""The process in which `supervised` checks one environment: a `Request` on standard input, `Message`s to a pipe.
+
+Run as `python -m palaestra.envs.checks.worker DESCRIPTOR`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import msgspec
+
+from palaestra.envs.checker import check_env
+from palaestra.envs.checks.deadline import Limits
+from palaestra.envs.checks.report import Check, Report
+from palaestra.envs.isolation.placement import Kind
+from palaestra.envs.registry import EnvSpec
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What to check, and how."""
+
+    spec: EnvSpec
+    path: list[str]
+    """Where to import its code from."""
+    modules: list[str]
+    """Modules that register environments, imported first."""
+    episodes: int
+    max_steps: int
+    placement: Kind | None
+    call_seconds: float
+    check_seconds: float
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of the pipe."""
+
+    begun: str = ""
+    """A check that begins now."""
+    done: Check | None = None
+    report: Report | None = None
+    """The last message."""
+
+
+def main() -> int:
+    """Check what standard input asks for."""
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
+    pipe = int(sys.argv[1])
+    os.set_inheritable(pipe, False)  # so that it ends with this process, whatever the environment starts
+    sys.path[:] = request.path
+    for module in request.modules:
+        importlib.import_module(module)
+
+    def tell(message: Message) -> None:
+        os.write(pipe, msgspec.json.encode(message) + b"\n")
+
+    report = check_env(
+        request.spec,
+        seeds=range(request.episodes),
+        max_steps=request.max_steps,
+        placement=request.placement,
+        limits=Limits(call=request.call_seconds, check=request.check_seconds),
+        progress=lambda name, check: tell(Message(begun=name) if check is None else Message(done=check)),
+    )
+    tell(Message(report=report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
