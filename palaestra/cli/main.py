@@ -25,6 +25,7 @@ COMMANDS = {
     "eval": "run an agent on a task suite and report success with its interval",
     "report": "write the HTML report of a run",
     "check": "check an environment against the contract",
+    "serve": "serve environments to programs on this or other machines",
     "envs": "list the environments, task suites, models and recipes at hand",
 }
 """One line each; the module `palaestra.cli.NAME` holds `EXAMPLES`, `configure` and `run`."""

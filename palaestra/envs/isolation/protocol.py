@@ -5,7 +5,7 @@ Nothing is ever unpickled. Both sides trust neither the shape nor the size of wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -98,8 +98,21 @@ def encode(message: Any) -> bytes:
     Raises:
         EnvError: it holds what no message can carry, or is too large.
     """
+    return _encoded(msgspec.msgpack.encode, message)
+
+
+def encode_json(message: Any) -> str:
+    """A message as JSON, with NumPy's values as in `encode`; what is no number becomes `null`.
+
+    Raises:
+        EnvError: it holds what no message can carry, or is too large.
+    """
+    return _encoded(msgspec.json.encode, message).decode()
+
+
+def _encoded(encoder: Callable[..., bytes], message: Any) -> bytes:
     try:
-        packed = msgspec.msgpack.encode(message, enc_hook=_plain)
+        packed = encoder(message, enc_hook=_plain)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise EnvError(f"cannot send this to or from an isolated environment: {error}; use JSON values") from error
     if len(packed) > MAX_MESSAGE_BYTES:

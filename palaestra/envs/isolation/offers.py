@@ -1,0 +1,90 @@
+"""Places of a server, and the forked environments that wait there for their clients."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+from palaestra.envs.core import Env
+from palaestra.envs.fork import close_all
+from palaestra.errors import EnvError
+
+Environment = Env[Any, Any]
+
+
+@dataclass(slots=True)
+class Places:
+    """How many environments may exist at once."""
+
+    most: int
+    taken: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether there is none left."""
+        return self.taken >= self.most
+
+    def take(self, n: int = 1) -> None:
+        """Take `n` of them.
+
+        Raises:
+            EnvError: there are not so many left.
+        """
+        if self.taken + n > self.most:
+            raise EnvError(
+                f"the server has no place for {n} more: {self.taken} of {self.most} sessions are taken; close some, "
+                f"or raise its limit by palaestra serve --sessions"
+            )
+        self.taken += n
+
+    def give_back(self) -> None:
+        """Give one back."""
+        self.taken -= 1
+
+
+@dataclass(slots=True)
+class Offers:
+    """Forked environments, each under a key that opens it once. One that nobody fetches in time is closed.
+
+    Each has a place already, which goes over to who claims it.
+    """
+
+    places: Places
+    seconds: float
+    """How long one waits."""
+    _waiting: dict[str, tuple[Environment, asyncio.TimerHandle]] = field(default_factory=dict)
+    _closing: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def add(self, env: Environment) -> str:
+        """Offer `env`, which has a place, and return its key."""
+        key = secrets.token_urlsafe(32)
+        timer = asyncio.get_running_loop().call_later(self.seconds, self._expire, key)
+        self._waiting[key] = env, timer
+        return key
+
+    def claim(self, key: str) -> Environment | None:
+        """What waits under `key`, with its place; `None` if nothing does (any more)."""
+        env, timer = self._waiting.pop(key, (None, None))
+        if timer is not None:
+            timer.cancel()
+        return env
+
+    async def close(self) -> None:
+        """Close all that wait, and finish closing."""
+        for key in list(self._waiting):
+            self._expire(key)
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+    def _expire(self, key: str) -> None:
+        if (env := self.claim(key)) is not None:
+            task = asyncio.create_task(self._drop(env))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def _drop(self, env: Environment) -> None:
+        try:
+            await close_all([env])
+        finally:
+            self.places.give_back()

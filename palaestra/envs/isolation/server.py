@@ -1,0 +1,287 @@
+"""`palaestra serve`: environments for programs on other machines, over HTTP and WebSocket.
+
+`GET /health` says that it is up, `GET /envs` what it serves, and `/session` is a WebSocket: one socket, one
+environment. Clients are not trusted with more than that: they name environments that this process knows, and
+everything that they can make grow has a limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import msgspec
+
+from palaestra.envs.core import Env
+from palaestra.envs.isolation.messages import DEFAULT_PORT, KEY_PARAMETER, TOKEN_VARIABLE, Open
+from palaestra.envs.isolation.offers import Offers, Places
+from palaestra.envs.isolation.placement import Kind
+from palaestra.envs.isolation.protocol import MAX_MESSAGE_BYTES
+from palaestra.envs.registry import EnvSpec, make, registered_ids, spec
+from palaestra.errors import ConfigError, EnvError, UnknownNameError, require
+
+require("aiohttp", "remote")
+
+from aiohttp import web  # noqa: E402
+
+from palaestra.envs.isolation.session import Session  # noqa: E402
+
+MIN_TOKEN_CHARACTERS = 16
+OFFER_SECONDS = 60.0
+"""How long a forked environment waits for its client."""
+HEADER_SECONDS = 10.0
+"""How long a connection may take to say what it wants."""
+SPARE_CONNECTIONS = 64
+"""Connections beyond the sessions: for `/health`, `/envs` and refusals."""
+STOPPING_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Where a server listens, and what it allows."""
+
+    host: str = "127.0.0.1"
+    """Any other than a loopback address needs a token."""
+    port: int = DEFAULT_PORT
+    """0 for any free one."""
+    token: str | None = None
+    """What clients have to present; `None` for nothing."""
+    sessions: int = 256
+    """Most environments at once."""
+    idle_seconds: float = 1800.0
+    """A client that asks for nothing for so long is sent away."""
+    message_bytes: int = MAX_MESSAGE_BYTES
+    """Largest message of a client."""
+    heartbeat_seconds: float = 120.0
+    """How often clients are asked whether they are still there."""
+    placement: Kind = "inline"
+    """Where environments run that are registered to run inline."""
+    allow_arguments: bool = False
+    """Let clients override the arguments of environments."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is not safe.
+
+        Raises:
+            ConfigError: an address other than loopback without a token, or with a short one.
+        """
+        if is_loopback(self.host):
+            return
+        mend = "python -c 'import secrets; print(secrets.token_urlsafe())' makes one"
+        if not self.token:
+            raise ConfigError(f"{self.host} can be reached by others: set {TOKEN_VARIABLE} to a token; {mend}")
+        if len(self.token) < MIN_TOKEN_CHARACTERS:
+            raise ConfigError(f"the token in {TOKEN_VARIABLE} has fewer than {MIN_TOKEN_CHARACTERS} characters; {mend}")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`, a name or an address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+class EnvServer:
+    """Serves environments while it is entered: `async with EnvServer(ids, settings) as server: ...`."""
+
+    def __init__(self, ids: Sequence[str] = (), settings: ServerSettings | None = None) -> None:
+        """Prepare to serve.
+
+        Args:
+            ids: what to serve; everything that is registered, except what is placed remotely, if empty.
+            settings: `ServerSettings()` if not given.
+
+        Raises:
+            UnknownNameError: there is no such environment.
+            EnvError: it is placed on another server.
+        """
+        self.settings = settings or ServerSettings()
+        self.specs = {one.id: one for one in _served(ids)}
+        """What is served, by id."""
+        self._places = Places(self.settings.sessions)
+        self._offers = Offers(self._places, OFFER_SECONDS)
+        self._sessions: set[Session] = set()
+        self._http: web.Server | None = None
+        self._listener: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it can be reached."""
+        assert self._listener is not None
+        host, port = self._listener.sockets[0].getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @property
+    def sessions(self) -> int:
+        """Environments that exist now, forks that wait for their clients included."""
+        return self._places.taken
+
+    async def __aenter__(self) -> Self:
+        """Listen.
+
+        Raises:
+            EnvError: the address cannot be had.
+        """
+        settings = self.settings
+        self._http = web.Server(self._handle, access_log=None, keepalive_timeout=HEADER_SECONDS, lingering_time=1.0)
+        try:
+            self._listener = await asyncio.get_running_loop().create_server(self._accept, settings.host, settings.port)
+        except (OSError, OverflowError) as error:
+            raise EnvError(f"cannot listen on {settings.host}:{settings.port}: {error}; choose another") from error
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Send everybody away and close every environment."""
+        assert self._listener is not None
+        assert self._http is not None
+        self._listener.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOPPING_SECONDS):
+                await asyncio.gather(*(session.stop() for session in self._sessions), self._offers.close())
+        await self._http.shutdown(1.0)
+
+    def _accept(self) -> asyncio.Protocol:
+        assert self._http is not None
+        crowded = len(self._http.connections) >= self.settings.sessions + SPARE_CONNECTIONS
+        return _Refusing() if crowded else self._http()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if (refused := self._refuse(request)) is not None:
+            return refused
+        if request.method == "GET" and request.path == "/session":
+            return await self._serve_session(request)
+        if request.method == "GET" and request.path == "/health":
+            return _json({"status": "ok"})
+        if request.method == "GET" and request.path == "/envs":
+            return _json([_described(one) for one in self.specs.values()])
+        return _text(404, "there is GET /health, GET /envs and the WebSocket /session")
+
+    def _refuse(self, request: web.BaseRequest) -> web.Response | None:
+        """A refusal, where the client may not have what it asks for."""
+        if "Origin" in request.headers or "Sec-Fetch-Site" in request.headers:
+            return _text(403, "web pages may not talk to this server")
+        token = self.settings.token
+        if token is None:
+            # A web page whose own name was made to point here asks under that name.
+            name = urlsplit(f"//{request.host}").hostname or ""
+            return None if is_loopback(name) else _text(403, f"this server is not called {name}")
+        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        if request.path == "/health" or hmac.compare_digest(given, f"Bearer {token}".encode()):
+            return None
+        return _text(401, f"wrong or no token: send Authorization: Bearer, with the server's {TOKEN_VARIABLE}")
+
+    async def _serve_session(self, request: web.BaseRequest) -> web.StreamResponse:
+        """One session, from the handshake to the end of its environment."""
+        key, forked = request.query.get(KEY_PARAMETER), None
+        if key is not None:
+            if (forked := self._offers.claim(key)) is None:
+                return _text(410, "nothing waits under this key: it was used, or is too old")
+        elif self._places.full:
+            return _text(503, f"all {self._places.most} sessions are taken")
+        else:
+            self._places.take()
+        try:
+            return await self._run_session(request, forked)
+        finally:
+            self._places.give_back()
+
+    async def _run_session(self, request: web.BaseRequest, forked: Env[Any, Any] | None) -> web.StreamResponse:
+        settings = self.settings
+        socket = web.WebSocketResponse(
+            max_msg_size=settings.message_bytes, heartbeat=settings.heartbeat_seconds, compress=False
+        )
+        try:
+            await socket.prepare(request)
+        except BaseException:
+            if forked is not None:
+                await forked.close()
+            raise
+        session = Session(socket, request.transport, self._make, self._offers, settings.idle_seconds)
+        if forked is not None:
+            session.adopt(forked)
+        self._sessions.add(session)
+        try:
+            await session.run()
+        finally:
+            self._sessions.discard(session)
+        return socket
+
+    def _make(self, request: Open) -> Env[Any, Any]:
+        """What a client asked for, by this process's own registration.
+
+        Raises:
+            UnknownNameError: it is not served; the message has the nearest that are.
+            EnvError: it comes with arguments that are not the server's.
+        """
+        base = self._find(request.id)
+        foreign = [k for k, value in request.kwargs.items() if k not in base.kwargs or base.kwargs[k] != value]
+        if foreign and not self.settings.allow_arguments:
+            raise EnvError(
+                f"this server lets nobody choose arguments of {base.id!r}, as {', '.join(foreign)}; register it there "
+                f"with these, under an id of its own, or start palaestra serve --allow-arguments"
+            )
+        # Never through make's own arguments: a client's may have any name, that of the placement for example.
+        return make(
+            msgspec.structs.replace(
+                base,
+                kwargs={**base.kwargs, **request.kwargs},
+                max_episode_steps=request.max_episode_steps or base.max_episode_steps,
+                placement=msgspec.structs.replace(base.placement, kind=self._kind(base)),
+            )
+        )
+
+    def _kind(self, base: EnvSpec) -> Kind:
+        return self.settings.placement if base.placement.kind == "inline" else base.placement.kind
+
+    def _find(self, id: str) -> EnvSpec:
+        with suppress(UnknownNameError):
+            if (newest := spec(id).id) in self.specs:
+                return self.specs[newest]
+        raise UnknownNameError("environment", id, self.specs)  # whatever else is registered here is nobody's business
+
+
+class _Refusing(asyncio.Protocol):
+    """Hangs up."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Hang up."""
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+def _served(ids: Sequence[str]) -> list[EnvSpec]:
+    if not ids:
+        return [one for one in map(spec, registered_ids()) if one.placement.kind != "remote"]
+    specs = [spec(id) for id in ids]
+    for one in specs:
+        if one.placement.kind == "remote":
+            raise EnvError(f"{one.id!r} runs on another server itself, at {one.placement.url}; serve it there")
+    return specs
+
+
+def _described(one: EnvSpec) -> dict[str, Any]:
+    """What clients are told: nothing of the code or the machine."""
+    names = ("id", "max_episode_steps", "reward_threshold", "nondeterministic")
+    return {name: getattr(one, name) for name in names}
+
+
+def _json(value: Any) -> web.Response:
+    response = web.Response(body=msgspec.json.encode(value), content_type="application/json")
+    response.force_close()
+    return response
+
+
+def _text(status: int, text: str) -> web.Response:
+    response = web.Response(status=status, text=text)
+    response.force_close()
+    return response
