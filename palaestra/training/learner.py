@@ -22,6 +22,7 @@ from palaestra.training.algorithm import Algorithm, BoundTerm, Moment, Tokens
 from palaestra.training.batch import Batch
 from palaestra.training.forward import Flat, MicroBatch, PolicyModel, micro_batches
 from palaestra.training.optimiser import Optimiser, learning_rate
+from palaestra.training.recompute import recompute_activations
 from palaestra.training.shuffle import permutation
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -76,7 +77,7 @@ class Learner:
             reference: a frozen model, where the algorithm requires `ref_logprob`.
 
         Raises:
-            ConfigError: the algorithm requires a reference and there is none.
+            ConfigError: the algorithm requires a reference and there is none, or the model cannot be trained so.
         """
         self.config = config or LearnerConfig()
         self.algorithm = algorithm
@@ -87,9 +88,9 @@ class Learner:
         self.reference = None if reference is None else PolicyModel(reference, autocast=dtype)
         if "ref_logprob" in algorithm.requires and self.reference is None:
             raise ConfigError(f"algorithm {algorithm.name!r} has a KL term, which needs a reference model")
+        model.eval()
         if self.config.gradient_checkpointing:
-            model.gradient_checkpointing_enable()
-        model.train(self.config.gradient_checkpointing)  # transformers checkpoints in training mode only
+            recompute_activations(model)
 
     def update(self, batch: Batch, moment: Moment) -> Update:
         """Train on one iteration's episodes.

@@ -89,7 +89,10 @@ class Optimiser:
             parameter = self._parameters[name]
             if any(v.ndim and v.shape != parameter.shape for v in values.values()):
                 raise CheckpointError(f"the checkpoint's optimiser state is of another model: {name} has another shape")
-            self._adam.state[parameter] = {
-                key: value.clone() if value.ndim == 0 else value.to(parameter.device, parameter.dtype).clone()
-                for key, value in values.items()
-            }
+            self._adam.state[parameter] = {key: _like(parameter, value) for key, value in values.items()}
+
+
+def _like(parameter: Tensor, value: Tensor) -> Tensor:
+    """A copy of saved state where the fused AdamW wants it: beside the parameter; the step count stays float32."""
+    dtype = parameter.dtype if value.ndim else torch.float32
+    return value.to(parameter.device, dtype, copy=True)

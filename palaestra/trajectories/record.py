@@ -10,6 +10,7 @@ This module needs neither torch nor a tokenizer.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Literal
 
 import msgspec
@@ -100,13 +101,13 @@ class Trajectory(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     def prompt_of(self, index: int) -> list[int]:
         """Indices of the nodes that were the prompt of step `index`."""
-        step = self.steps[index]
-        if step.prompt is not None:
-            return list(step.prompt)
-        if index == 0:
-            return list(range(step.completion))
-        previous = self.steps[index - 1]
-        return [*self.prompt_of(index - 1), *range(previous.completion, step.completion)]
+        last = range(len(self.steps))[index]
+        first = next((n for n in range(last, -1, -1) if self.steps[n].prompt is not None), 0)
+        known = self.steps[first].prompt
+        prompt = list(range(self.steps[first].completion)) if known is None else list(known)
+        for previous, step in pairwise(self.steps[first : last + 1]):
+            prompt.extend(range(previous.completion, step.completion))
+        return prompt
 
     @property
     def sampled_tokens(self) -> int:

@@ -1,5 +1,6 @@
 import asyncio
 import random
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -401,6 +402,75 @@ def test_offloaded_to_a_thread_the_loop_stays_free() -> None:
         await engine.close()
 
     asyncio.run(go())
+
+
+class Paused:
+    """A model call that waits for a sign."""
+
+    def __init__(self, engine: TorchEngine) -> None:
+        self.inner, self.started, self.go = engine._forward, threading.Event(), threading.Event()
+        engine._forward = self  # type: ignore[assignment]
+
+    def __call__(self, *args: Any) -> Tensor:
+        self.started.set()
+        assert self.go.wait(10)
+        return self.inner(*args)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def entered(self) -> None:
+        while not self.started.is_set():
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_offloaded_requests_may_go_while_others_are_computed(same: bool) -> None:
+    """One that waits for the second batch of its round is cancelled and released during the first; with `same`, one
+    that another reads along with."""
+    model = tiny_llama(window=512)
+    long, short = [5] * 200, [6] * 150
+    prompts = [long, short, *([short] if same else [])]
+
+    async def go() -> list[Completion]:
+        engine = TorchEngine(model, slots=8, max_batch_tokens=200, offload=True)
+        paused = Paused(engine)
+        tasks = [
+            asyncio.create_task(engine.generate(ask(prompt, seed=n, session=str(n))))
+            for n, prompt in enumerate(prompts)
+        ]
+        await paused.entered()
+        tasks[1].cancel()
+        await asyncio.gather(tasks[1], return_exceptions=True)
+        await engine.release("1")
+        paused.go.set()
+        done = await asyncio.gather(tasks[0], *tasks[2:])
+        await engine.close()
+        return done
+
+    done = asyncio.run(go())
+    for n, completion in zip([0, 2], done, strict=False):
+        assert_exact(model, ask(prompts[n], seed=n), completion)
+
+
+def test_offloaded_twins_outlive_the_one_that_reads_for_them() -> None:
+    """The one that is computed goes during the call, and its twin still has what was read."""
+    model, prompt = tiny_llama(window=512), [7, 8, 9] * 50
+
+    async def go() -> Completion:
+        engine = TorchEngine(model, slots=8, offload=True)
+        paused = Paused(engine)
+        tasks = [asyncio.create_task(engine.generate(ask(prompt, seed=n, session=str(n)))) for n in range(2)]
+        await paused.entered()
+        tasks[0].cancel()
+        await asyncio.gather(tasks[0], return_exceptions=True)
+        await engine.release("0")
+        paused.go.set()
+        completion = await tasks[1]
+        await engine.close()
+        return completion
+
+    assert_exact(model, ask(prompt, seed=1), asyncio.run(go()))
 
 
 def test_a_model_in_training_mode_samples_without_dropout() -> None:

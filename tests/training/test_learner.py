@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.levers import tiny_model
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from palaestra.config import LearnerConfig, OptimiserConfig, parse_recipe
 from palaestra.errors import ConfigError, TrainingError
@@ -16,7 +17,7 @@ from palaestra.training.batch import Batch
 from palaestra.training.checkpoint import fingerprint
 from palaestra.training.forward import Flat, micro_batches, ranges
 from palaestra.training.learner import Learner, Update
-from palaestra.training.optimiser import learning_rate
+from palaestra.training.optimiser import Optimiser, learning_rate
 from palaestra.training.rows import build_rows
 from palaestra.trajectories.record import Node, StepRecord, Trajectory
 
@@ -211,20 +212,87 @@ def test_a_reference_is_needed_exactly_where_there_is_a_kl_term() -> None:
     assert update.metrics["kl"] > 0.001
 
 
-@pytest.mark.parametrize("where", ["weights", "reward"])
+@pytest.mark.parametrize("where", ["weights", "reward", "gradient"])
 def test_what_is_not_finite_stops_training_before_the_step(where: str) -> None:
     batch, model = build_rows(episodes()).batch, tiny_model()
+    subject = learner(model=model)
     if where == "weights":
         model.model.norm.weight.data[0] = math.nan
-    else:
+    elif where == "reward":
         batch.reward[0] = math.inf
-    subject = learner(model=model)
-    before = {name: p.clone() for name, p in model.named_parameters()}
+    else:
+        model.model.norm.weight.register_hook(lambda gradient: gradient * math.nan)
+    before = fingerprint(model)
     with pytest.raises(TrainingError, match=r"iteration 1: .*(not finite|nan).*the last checkpoint is untouched"):
         subject.update(batch, MOMENT)
-    assert all(torch.equal(p, before[name]) or where == "weights" for name, p in model.named_parameters())
+    assert fingerprint(model) == before
     assert all(p.grad is None for p in model.parameters())
     assert subject.optimiser.state_tensors() == {}
+
+
+def gpt2(dropout: float = 0.1) -> GPT2LMHeadModel:
+    """A model whose configuration asks for dropout."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "vocab_size": 300}
+        dropouts = dict.fromkeys(("attn_pdrop", "resid_pdrop", "embd_pdrop"), dropout)
+        return GPT2LMHeadModel(GPT2Config(**config, **dropouts, bos_token_id=1, eos_token_id=2))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_there_is_no_dropout(checkpointing: bool) -> None:
+    batch, model = build_rows(episodes()).batch, gpt2()
+    subject = learner(model=model, gradient_checkpointing=checkpointing)
+    state = torch.random.get_rng_state()
+    first, again = subject.score(batch), subject.score(batch)
+    update, found = gradients(subject, batch)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    plain, expected = gradients(learner(model=gpt2(0.0)), batch)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert_close(found, expected)
+    assert update.metrics["loss"] == pytest.approx(plain.metrics["loss"])
+    assert model.config.resid_pdrop == 0.1
+
+
+def test_recomputing_recomputes() -> None:
+    counts = []
+    for checkpointing in (False, True):
+        model, calls = gpt2(), []
+        subject = learner(model=model, gradient_checkpointing=checkpointing)
+        model.transformer.h[0].mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        subject.update(build_rows(episodes()).batch, MOMENT)
+        counts.append(len(calls))
+    assert counts[1] == 2 * counts[0]
+
+
+class Noisy(GPT2LMHeadModel):  # type: ignore[misc]
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.transformer.wte.register_forward_hook(
+            lambda module, _, output: output + torch.randn_like(output) if module.training else output
+        )
+
+
+def test_a_model_that_stays_random_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"learner\.gradient_checkpointing: Noisy is random in training mode"):
+        learner(model=Noisy(gpt2().config), gradient_checkpointing=True)
+
+
+def test_restored_state_lies_beside_its_parameter() -> None:
+    linear = torch.nn.Linear(3, 2)
+    linear(torch.ones(1, 3)).sum().backward()
+    optimiser = Optimiser(linear, OptimiserConfig())
+    optimiser.step(1e-3)
+    saved = {name: value.cpu() for name, value in optimiser.state_tensors().items()}
+    elsewhere, half = (
+        Optimiser(torch.nn.Linear(3, 2, **kind), OptimiserConfig())
+        for kind in ({"device": "meta"}, {"dtype": torch.bfloat16})
+    )
+    elsewhere.load_state_tensors(saved)
+    assert {value.device.type for value in elsewhere.state_tensors().values()} == {"meta"}
+    half.load_state_tensors(saved)
+    kinds = {name.rpartition(".")[2]: value.dtype for name, value in half.state_tensors().items()}
+    assert kinds == {"step": torch.float32, "exp_avg": torch.bfloat16, "exp_avg_sq": torch.bfloat16}
 
 
 @pytest.mark.parametrize("config", [{"autocast": "bfloat16"}, {"gradient_checkpointing": True}])

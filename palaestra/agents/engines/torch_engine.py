@@ -207,13 +207,18 @@ class TorchEngine:
         `twins` (by slot index) have the same tokens to compute as a slot, and get what it gets.
         """
         async with self._computing:
+            # A request may have been cancelled since the round began, and its slot emptied; twins of it wait a round.
+            slots = [slot for slot in slots if slot.generation is not None]
+            if not slots:
+                return
+            start = [slot.cached for slot in slots]
             tokens = [slot.ids[slot.cached : slot.cached + width] for slot in slots]
             work = [(slot, slot.generation, k) for k, slot in enumerate(slots)]
             work += [(twin, twin.generation, k) for k, slot in enumerate(slots) for twin in twins.get(slot.index, ())]
-            logits = await self._call([slot.index for slot in slots], tokens, [slot.cached for slot in slots])
+            logits = await self._call([slot.index for slot in slots], tokens, start)
             for twin, _, k in work[len(slots) :]:
-                self._forward.copy(slots[k].index, twin.index, slots[k].cached + len(tokens[k]))
-            # A request may have been cancelled meanwhile, and its slot emptied.
+                self._forward.copy(slots[k].index, twin.index, start[k] + len(tokens[k]))
+            # Again, requests may have been cancelled during the call.
             work = [w for w in work if w[0].generation is not None and w[0].generation is w[1]]
             for slot, _, k in work:
                 slot.cached += len(tokens[k])
