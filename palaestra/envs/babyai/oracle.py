@@ -12,8 +12,8 @@ from palaestra.envs.babyai.words import NAMES
 
 LOST = "turn left"
 """Said where the bot knows no plan."""
-SEARCHES = 200
-"""Most searches of the bot for one command; it makes a dozen, or goes round in circles for ever."""
+SEARCHES = 40
+"""Most searches of the bot for one command; it makes up to ten, or goes round in circles for ever."""
 
 
 class Oracle:
