@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import signal
@@ -10,8 +11,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -57,3 +59,11 @@ def _url(process: subprocess.Popen[bytes], log: Path) -> str:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     return found[0]
+
+
+@cache
+def shared_server() -> str:
+    """URL of a server that lasts as long as the tests: its environments run in threads, clients choose arguments."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(serving("--placement", "thread", "--allow-arguments")).url

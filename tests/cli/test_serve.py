@@ -1,0 +1,86 @@
+"""`palaestra serve` as a person uses it: what it prints, how it ends, what it refuses."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from support.serving import Served, serving
+
+from palaestra.cli.main import main
+
+pytest.importorskip("aiohttp", reason="the extra 'remote' is not installed")
+
+Capture = pytest.CaptureFixture[str]
+
+
+def get(served: Served, path: str) -> object:
+    with urllib.request.urlopen(f"{served.url}{path}", timeout=10) as response:
+        return json.load(response)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_it_is_told_to_stop(number: signal.Signals) -> None:
+    with serving("test/Ledger-v0", "test/Limited") as served:
+        assert get(served, "/health") == {"status": "ok"}
+        listed = get(served, "/envs")
+        assert isinstance(listed, list)
+        assert [one["id"] for one in listed] == ["test/Ledger-v0", "test/Limited-v1"]
+        assert served.stop(number) == 0
+        said = served.said().splitlines()
+        assert said[0] == f"serving 2 environments at {served.url} without a token; Ctrl-C ends it"
+        assert said[1] == "stopped; every environment is closed"
+        assert len(said) == 2
+
+
+def test_everything_that_is_registered_is_served() -> None:
+    with serving() as served:
+        listed = get(served, "/envs")
+        assert isinstance(listed, list)
+        ids = {one["id"] for one in listed}
+        assert {"alfworld/Household-v0", "test/Able-v0"} <= ids
+        assert "test/Elsewhere-v0" not in ids
+
+
+def test_it_stops_though_connections_are_open() -> None:
+    with serving() as served:
+        host, port = served.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as silent:
+            began = time.monotonic()
+            assert served.stop() == 0
+            assert time.monotonic() - began < 15
+            assert silent.recv(1) == b""
+
+
+def complaint(capsys: Capture, *argv: str) -> str:
+    assert main(["serve", *argv]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_what_is_wrong_is_one_line(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PALAESTRA_TOKEN", raising=False)
+    assert "PALAESTRA_TOKEN" in complaint(capsys, "--host", "0.0.0.0")
+    monkeypatch.setenv("PALAESTRA_TOKEN", "short")
+    assert "16 characters" in complaint(capsys, "--host", "0.0.0.0")
+    assert "alfworld/Household-v0" in complaint(capsys, "alfworld/Houshold-v0")
+    assert "cannot listen" in complaint(capsys, "--port", "70000")
+    assert "--sessions" in complaint(capsys, "--sessions", "0")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert "cannot listen" in complaint(capsys, "--port", str(taken.getsockname()[1]))
+
+
+def test_without_aiohttp_the_extra_is_named() -> None:
+    program = (
+        "import sys; sys.modules['aiohttp'] = None; from palaestra.cli.main import main; sys.exit(main(['serve']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "palaestra: aiohttp is not installed; run: pip install 'palaestra[remote]'\n"
