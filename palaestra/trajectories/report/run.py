@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,8 +180,8 @@ def readable(path: Path) -> Iterator[Trajectory]:
     """The trajectories of a file up to the first damage: a report of most is better than none."""
     try:
         yield from read_trajectories(path, salvage=True)
-    except DataError:
-        return
+    except DataError as error:
+        warnings.warn(f"{error}; the report leaves the rest out", stacklevel=2)
 
 
 def _foreign(label: str, other: Comparable) -> Evaluation:
@@ -202,10 +203,12 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     rows = []
-    for line in path.read_text("utf-8", "replace").splitlines():
+    *whole, _torn = path.read_text("utf-8", "replace").split("\n")
+    for number, line in enumerate(whole, 1):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
+            warnings.warn(f"{path}: line {number} is not JSON; the report leaves it out", stacklevel=2)
             continue
         if isinstance(row, dict):
             rows.append(row)
