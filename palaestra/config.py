@@ -7,6 +7,7 @@ Unknown keys and values of the wrong type are refused with their full path, unkn
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -18,9 +19,13 @@ from palaestra.errors import ConfigError, nearest
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 NonNegative = Annotated[int, msgspec.Meta(ge=0)]
-NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0.0)]
-PositiveFloat = Annotated[float, msgspec.Meta(gt=0.0)]
+LARGEST = sys.float_info.max
+"""Upper bound of floats that must be finite. (A lower bound refuses what is not a number.)"""
+NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0.0, le=LARGEST)]
+PositiveFloat = Annotated[float, msgspec.Meta(gt=0.0, le=LARGEST)]
+NonNegativeOrInfinite = Annotated[float, msgspec.Meta(ge=0.0)]
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+BelowOne = Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -102,10 +107,10 @@ class AlgorithmConfig(Config, frozen=True, kw_only=True):
     """Advantage of a group of one: 0, or the reward itself."""
     clip_low: Fraction = 0.2
     """Ratios below 1 - clip_low are clipped."""
-    clip_high: NonNegativeFloat = 0.2
-    """Ratios above 1 + clip_high are clipped; 0.28 is DAPO's clip-higher."""
+    clip_high: NonNegativeOrInfinite = 0.2
+    """Ratios above 1 + clip_high are clipped; 0.28 is DAPO's clip-higher, `.inf` clips none."""
     dual_clip: Annotated[float, msgspec.Meta(gt=1.0)] = 3.0
-    """Bound of the ratio where the advantage is negative."""
+    """Bound of the ratio where the advantage is negative; `.inf` for none."""
     aggregation: Literal[
         "token-mean",
         "seq-mean-token-sum",
@@ -129,7 +134,7 @@ class AlgorithmConfig(Config, frozen=True, kw_only=True):
     """Leave groups whose episodes all got the same reward out of the forward pass. Their policy gradient is zero, so
     this saves time only; null does it wherever no term (entropy, KL) has a gradient there, true insists."""
     settings: dict[str, dict[str, Any]] = {}
-    """Settings of single algorithms by name; those of other algorithms than `name` stay unused, so that
+    """Settings of single algorithms by name; those of other algorithms than `name` are checked but stay unused, so that
     `algorithm.name=grpo` alone turns an EPO recipe into its baseline."""
 
 
@@ -146,7 +151,7 @@ class OptimiserConfig(Config, frozen=True, kw_only=True):
     """Last rate over `lr`."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled; of matrices only."""
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.95)
     """Of AdamW."""
     grad_clip: NonNegativeFloat = 1.0
     """Largest gradient norm; 0 for no clipping."""
@@ -345,4 +350,5 @@ def _readable(message: str, path: str) -> str:
     what, _, where = message.partition(" - at `$")
     key = where.rstrip("`").lstrip(".")
     full = ".".join(part for part in (path, key) if part) or "recipe"
+    what = what.replace(f"`float` <= {LARGEST}", "a finite `float`")
     return f"{full}: {what[:1].lower()}{what[1:]}"

@@ -18,7 +18,7 @@ def test_overrides_win_over_the_recipe_and_are_yaml() -> None:
     overrides = [
         "optimiser.lr=1e-4",
         "optimiser.betas=[0.8, 0.9]",
-        "algorithm.settings.epo.coefficient=0.01",
+        "algorithm.settings.epo.entropy_coeff=0.01",
         "seed=7",
         "agent.system=You are: terse",
         "algorithm.drop_uniform_groups=null",
@@ -26,7 +26,7 @@ def test_overrides_win_over_the_recipe_and_are_yaml() -> None:
     recipe = parse_recipe(BASE, [o for o in overrides if "terse" not in o])
     assert recipe.optimiser.lr == 1e-4
     assert recipe.optimiser.betas == (0.8, 0.9)
-    assert recipe.algorithm.settings == {"epo": {"coefficient": 0.01}}
+    assert recipe.algorithm.settings == {"epo": {"entropy_coeff": 0.01}}
     assert recipe.seed == 7
     assert parse_recipe(BASE, ["agent.system='You are: terse'"]).agent.system == "You are: terse"
 
@@ -39,6 +39,11 @@ def test_overrides_win_over_the_recipe_and_are_yaml() -> None:
         ("rollout.zzz=1", "unknown key 'rollout.zzz'; known: groups, group_size"),
         ("optimiser.lr=fast", "optimiser.lr: expected `float`, got `str`"),
         ("optimiser.lr=-1", "optimiser.lr: expected `float` > 0.0"),
+        ("optimiser.lr=.inf", "optimiser.lr: expected a finite `float`"),
+        ("optimiser.lr=.nan", "optimiser.lr: expected `float` > 0.0"),
+        ("agent.temperature=.inf", "agent.temperature: expected a finite `float`"),
+        ("algorithm.clip_low=.nan", "algorithm.clip_low: expected `float`"),
+        ("optimiser.betas=[0.9, 1.0]", "optimiser.betas[1]: expected `float` < 1.0"),
         ("rollout.groups=0", "rollout.groups: expected `int` >= 1"),
         ("budget.iterations=1.5", "budget.iterations: expected `int`, got `float`"),
         ("agent.action=tool", "agent.action: invalid enum value 'tool'"),

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import msgspec
-import numpy as np
 
 Z95 = 1.959963984540054
 """Two-sided 95 % quantile of the normal distribution."""
@@ -44,30 +42,3 @@ def wilson(successes: int, n: int, z: float = Z95) -> Rate:
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     high = 1.0 if successes == n else min(1.0, centre + half)
     return Rate(value=share, n=n, low=low, high=high)
-
-
-def bootstrap_mean(
-    values: Sequence[float], *, level: float = 0.95, samples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean (B. Efron 1979).
-
-    Args:
-        values: at least one.
-        level: probability that the interval is to cover.
-        samples: resamples to draw; the generator is `seed`'s own.
-
-    Returns:
-        (low, high).
-
-    Raises:
-        ValueError: there are no values.
-    """
-    if not values:
-        raise ValueError("the mean of no values has no interval")
-    data = np.asarray(values, dtype=np.float64)
-    generator = np.random.default_rng(seed)
-    # One resample at a time: [samples, n] at once would need gigabytes for large evaluations.
-    means = [data[generator.integers(0, len(data), len(data))].mean() for _ in range(samples)]
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)

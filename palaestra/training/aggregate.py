@@ -23,6 +23,8 @@ Mode = Literal[
     "traj-turn-token",
 ]
 MODES: tuple[Mode, ...] = get_args(Mode)
+CONSTANT_MODES: tuple[Mode, ...] = ("seq-mean-token-sum-norm", "dr-grpo-mean")
+"""Those with a divisor of their own."""
 
 
 def token_weights(

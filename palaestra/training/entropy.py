@@ -1,6 +1,6 @@
 """EPO's entropy terms (Xu et al., arXiv 2509.22576): a bonus, and a smoothing penalty outside a corridor.
 
-    loss = policy loss - coefficient * (bonus - beta_k * smoothing)
+    loss = policy loss - entropy_coeff * (bonus - beta_k * smoothing)
 
 The *bonus* is the policy's token entropy, averaged within turns, then over turns, then over trajectories. The
 *smoothing* averages in the same way how far each token's entropy lies outside a corridor around the mean entropy of
@@ -18,20 +18,10 @@ import msgspec
 import torch
 from torch import Tensor
 
-from palaestra.training.aggregate import Mode, weighted_sum
-from palaestra.training.entropy_history import EntropyHistory, EntropyRecord, ReferenceKind
+from palaestra.config import NonNegative, NonNegativeFloat, NonNegativeOrInfinite, Positive
+from palaestra.training.aggregate import Mode
+from palaestra.training.entropy_history import ReferenceKind
 from palaestra.training.steps import broadcast_steps
-
-__all__ = [
-    "Corridor",
-    "EntropyHistory",
-    "EntropyOptions",
-    "EntropyRecord",
-    "EntropyTerms",
-    "corridor_penalty",
-    "epo_terms",
-    "phase_weight",
-]
 
 Penalty = Literal["hinge", "indicator"]
 Schedule = Literal["paper", "constant", "code_piecewise"]
@@ -44,20 +34,20 @@ class EntropyOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What EPO adds to a policy loss. Defaults: the paper's ALFWorld table; where it disagrees with its released
     code, the paper, with the code's behaviour as an option."""
 
-    coefficient: float = 0.001
-    """lambda, weight of bonus and smoothing; 0 switches both off. Released code: `entropy_coeff`."""
+    entropy_coeff: NonNegativeFloat = 0.001
+    """lambda, weight of bonus and smoothing; 0 switches both off. Released code: the same name."""
     smoothing: bool = True
     """Off: the bonus alone. Released code: `entropy_smooth`."""
-    low_ratio: float = 0.0
+    low_ratio: NonNegativeFloat = 0.0
     """kappa_l: the corridor begins at this times the reference. Released code: `entropy_smooth_min_ratio`."""
-    high_ratio: float = 2.0
+    high_ratio: NonNegativeOrInfinite = 2.0
     """kappa_r: the corridor ends at this times the reference. Released code: `entropy_smooth_max_ratio`."""
-    slope: float = 0.1
+    slope: NonNegativeFloat = 0.1
     """alpha, penalty per nat outside the corridor (0.05 on ScienceWorld); folds the code's `entropy_smooth_coeff` in.
     Below 0.5 the smoothing cannot reverse the bonus. Released code: `entropy_smooth_out_range_penalty`."""
-    decay: float = 3.0
+    decay: NonNegativeFloat = 3.0
     """gamma, how fast the phase weight falls from 2 to 1. Hard-coded in the released code."""
-    iterations: int | None = None
+    iterations: Positive | None = None
     """K, planned iterations of the phase weight; `None`: those of the run. Released code: `total_epochs`."""
     penalty: Penalty = "hinge"
     """`hinge`: distance to the corridor, as in the revised paper. `indicator`: 1 outside or on a bound, as in the
@@ -70,10 +60,15 @@ class EntropyOptions(msgspec.Struct, frozen=True, kw_only=True):
     schedule: Schedule = "paper"
     """Phase weight: `paper`, `constant` (1; the code without `enable_smooth_weights`) or `code_piecewise` (with it)."""
     aggregation: Mode = "traj-turn-token"
-    """Of both terms: the paper's nested mean, or `token-mean` as in the released code."""
-    late_turn_gate: int | None = None
+    """Of both terms: the paper's nested mean, or `token-mean` as in the released code. The modes with a constant take
+    the policy loss's, `algorithm.aggregation_constant`."""
+    late_turn_gate: NonNegative | None = None
     """Penalise only turns from this index on (released code: 25, and whole micro-batches at that); `None`: all
     turns."""
+
+    def __post_init__(self) -> None:
+        if self.low_ratio > self.high_ratio:
+            raise ValueError(f"low_ratio {self.low_ratio} is above high_ratio {self.high_ratio}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +80,8 @@ class Corridor:
 
     @classmethod
     def around(cls, reference: Tensor, low_ratio: float, high_ratio: float) -> Corridor:
-        """`ratio * reference`; where the reference is NaN (unknown turn), no bounds at all."""
+        """`ratio * reference`, constants; where the reference is NaN (unknown turn), no bounds at all."""
+        reference = reference.detach()
         return cls(_bound(reference, low_ratio, -math.inf), _bound(reference, high_ratio, math.inf))
 
     def on_tokens(self, step_id: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,63 +131,3 @@ def phase_weight(k: int, total: int, gamma: float = 3.0, schedule: Schedule = "p
     if epoch <= half:
         return 1.0 - 0.2 * (1.0 - math.exp(-2.0 * epoch / half))
     return 0.8 * math.exp(-3.0 * (epoch - half) / (CODE_HORIZON - half))
-
-
-@dataclass(frozen=True, slots=True)
-class EntropyTerms:
-    """The terms of one (micro-)batch. All add up over micro-batches that share their weights."""
-
-    bonus: Tensor
-    """L_H, scalar float64 with gradient."""
-    smoothing: Tensor
-    """L_smooth, scalar float64: with the slope, without beta. Gradient unless the penalty is the indicator."""
-    loss: Tensor
-    """What to add to the policy loss: `-coefficient * (bonus - beta * smoothing)`."""
-    below: int
-    """Tokens whose entropy lies below the corridor."""
-    above: int
-    """Tokens whose entropy lies above it."""
-    tokens: int
-    """Sampled tokens."""
-
-
-def epo_terms(
-    entropy: Tensor,
-    mask: Tensor,
-    step_id: Tensor,
-    weights: Tensor,
-    *,
-    reference: Tensor | None,
-    beta: float,
-    options: EntropyOptions,
-) -> EntropyTerms:
-    """Bonus, smoothing and their loss.
-
-    Args:
-        entropy: [B, T], of the current policy with gradient, at the sampling temperature.
-        mask: [B, T] bool or 0/1; entropies outside are ignored and get gradient 0.
-        step_id: [B, T] int64, turn of each token.
-        weights: [B, T], `token_weights(mask, options.aggregation, step_id=..., traj=...)` of the *whole* mini-batch.
-        reference: `EntropyHistory.reference(options.reference, ...)`; `None` (first iteration): no smoothing.
-        beta: `phase_weight(k, K, options.decay, options.schedule)`.
-        options: the rest.
-    """
-    inside = mask.bool()
-    kept = torch.where(inside, entropy, 0)
-    bonus = weighted_sum(kept, inside, weights)
-    tokens = int(inside.sum())
-    if reference is None or not options.smoothing:
-        smoothing = torch.zeros_like(bonus)
-        return EntropyTerms(bonus, smoothing, -options.coefficient * bonus, 0, 0, tokens)
-    low, high = Corridor.around(reference.detach(), options.low_ratio, options.high_ratio).on_tokens(step_id)
-    gated = inside if options.late_turn_gate is None else inside & (step_id >= options.late_turn_gate)
-    penalty = options.slope * corridor_penalty(kept.double(), low, high, options.penalty)
-    smoothing = weighted_sum(penalty, gated, weights)
-    return EntropyTerms(
-        bonus,
-        smoothing,
-        -options.coefficient * (bonus - beta * smoothing),
-        below=int((inside & (kept < low)).sum()),
-        above=int((inside & (kept > high)).sum()),
-        tokens=tokens,
-    )

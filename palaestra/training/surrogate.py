@@ -62,15 +62,3 @@ def surrogate(
         effective = torch.where(dual_clipped, dual_clip, effective)
     loss = torch.where(inside, -gain * effective, 0)
     return Surrogate(loss, torch.where(inside, fixed, 0), clipped, dual_clipped)
-
-
-def surrogate_metrics(result: Surrogate, logprob: Tensor, old: Tensor, mask: Tensor) -> dict[str, float]:
-    """Means over the masked-in tokens: `clip_fraction`, `dual_clip_fraction`, `approx_kl` (of `old - logprob`)."""
-    inside = mask.bool()
-    n = max(1, int(inside.sum()))
-    drift = torch.where(inside, old - logprob.detach(), 0).double().sum()
-    return {
-        "clip_fraction": int(result.clipped.sum()) / n,
-        "dual_clip_fraction": int(result.dual_clipped.sum()) / n,
-        "approx_kl": float(drift) / n,
-    }

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palaestra.evaluation.intervals import bootstrap_mean, wilson
+from palaestra.evaluation.intervals import wilson
 
 
 @pytest.mark.parametrize(
@@ -70,16 +70,3 @@ def test_wilson_refuses_impossible_counts(successes: int, n: int) -> None:
 
 def test_a_rate_reads_well() -> None:
     assert str(wilson(81, 263)) == "30.8 % [25.5, 36.6], n=263"
-
-
-def test_bootstrap_agrees_with_the_normal_interval_of_many_values() -> None:
-    values = [float(i % 7) for i in range(700)]  # mean 3, standard deviation 2
-    low, high = bootstrap_mean(values)
-    assert (low, high) == pytest.approx((3 - 1.96 * 2 / 700**0.5, 3 + 1.96 * 2 / 700**0.5), abs=0.02)
-    assert bootstrap_mean(values) == (low, high)
-
-
-def test_bootstrap_of_one_value_and_of_none() -> None:
-    assert bootstrap_mean([2.0]) == (2.0, 2.0)
-    with pytest.raises(ValueError, match="no values"):
-        bootstrap_mean([])

@@ -2,13 +2,15 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
+from support.epo_terms import epo_terms
 
 from palaestra.config import Recipe, parse_recipe
 from palaestra.errors import CheckpointError, ConfigError, UnknownNameError
 from palaestra.training.algorithm import Algorithm, BoundTerm, Moment, Tokens
 from palaestra.training.algorithms import ALGORITHMS, build_algorithm, resolve_algorithm
 from palaestra.training.batch import Batch
-from palaestra.training.entropy import EntropyOptions, epo_terms, phase_weight
+from palaestra.training.entropy import EntropyOptions, phase_weight
 from palaestra.training.entropy_history import EntropyHistory, EntropyRecord
 
 FIRST, LATER = Moment(0, 120), Moment(3, 120)
@@ -96,7 +98,7 @@ def test_epo_has_no_smoothing_before_there_is_a_history() -> None:
 )
 def test_epo_is_the_reference_function(settings: dict[str, object]) -> None:
     """The terms as the learner sums them equal `epo_terms`, which is tested against the published numbers."""
-    settings = {"coefficient": 0.1, **settings}
+    settings = {"entropy_coeff": 0.1, **settings}
     options = EntropyOptions(**settings)  # type: ignore[arg-type]
     overrides = [f"algorithm.settings.epo.{key}={str(value).lower()}" for key, value in settings.items()]
     algorithm, history = build(*overrides), EntropyHistory()
@@ -133,7 +135,7 @@ def test_epo_is_the_reference_function(settings: dict[str, object]) -> None:
 
 
 def test_epo_without_coefficient_is_grpo() -> None:
-    zero, grpo = build("algorithm.settings.epo.coefficient=0"), build("algorithm.name=grpo")
+    zero, grpo = build("algorithm.settings.epo.entropy_coeff=0"), build("algorithm.name=grpo")
     assert zero.terms == grpo.terms
     assert not zero.trackers
 
@@ -178,7 +180,19 @@ def test_trackers_come_back() -> None:
         (["rollout.group_size=1"], "use at least 2"),
         (["algorithm.mismatch_cap=2", "learner.old_logprobs=rollout"], "needs learner.old_logprobs=learner"),
         (["algorithm.aggregation=dr-grpo-mean"], "needs algorithm.aggregation_constant"),
-        (["algorithm.settings.epo.coef=1"], r"'algorithm.settings.epo.coef'; did you mean 'coefficient'"),
+        (
+            ["algorithm.settings.epo.entropy_coef=1"],
+            r"'algorithm.*entropy_coef'; did you mean 'entropy_coeff'",
+        ),
+        (["algorithm.settings.epo.aggregation=dr-grpo-mean"], "settings.epo.aggregation dr-grpo-mean needs algorithm"),
+        (["algorithm.settings.eop.entropy_coeff=0.5"], r"unknown key 'algorithm.settings.eop'; did you mean 'epo'\?"),
+        (["algorithm.settings.zzzzzz={}"], "unknown key 'algorithm.settings.zzzzzz'; known: epo"),
+        (["algorithm.settings.grpo.entropy_coeff=-1"], "settings.grpo.entropy_coeff: expected `float` >= 0.0"),
+        (["algorithm.settings.epo.entropy_coeff=-1"], "settings.epo.entropy_coeff: expected `float` >= 0.0"),
+        (["algorithm.settings.epo.entropy_coeff=.nan"], "settings.epo.entropy_coeff: expected `float` >= 0.0"),
+        (["algorithm.settings.epo.slope=.inf"], "settings.epo.slope: expected a finite `float`"),
+        (["algorithm.settings.epo.iterations=-4"], "settings.epo.iterations: expected `int` >= 1"),
+        (["algorithm.settings.epo.low_ratio=3"], r"algorithm.settings.epo: low_ratio 3.0 is above high_ratio 2.0"),
         (["algorithm.settings.epo.penalty=soft"], r"algorithm.settings.epo.penalty: invalid enum value 'soft'"),
     ],
 )
@@ -192,8 +206,27 @@ def test_unknown_algorithms_name_the_nearest() -> None:
         build("algorithm.name=grop")
 
 
+def test_a_constant_divides_epo_s_terms_whatever_the_padding() -> None:
+    mode = "algorithm.settings.epo.aggregation=dr-grpo-mean"
+    algorithm = build(mode, "algorithm.aggregation_constant=8", "algorithm.settings.epo.high_ratio=0.5")
+    algorithm.observe(batch())
+    data = algorithm.prepare(batch())
+    wide = data.with_(mask=F.pad(data.mask, (0, 9)), step_id=F.pad(data.step_id, (0, 9), value=-1))
+    terms = algorithm.bind(LATER, data)[1:]
+    assert [term.name for term in terms] == ["entropy_bonus", "smoothing"]
+    for term in terms:
+        expected = torch.where(data.mask, term.coefficient / (8 * 4), 0.0)
+        torch.testing.assert_close(term.weights(data), expected, check_dtype=False)
+        assert torch.equal(term.weights(wide)[:, :5], term.weights(data))
+
+
+def test_infinite_bounds_that_mean_something() -> None:
+    overrides = ["algorithm.settings.epo.high_ratio=.inf", "algorithm.clip_high=.inf", "algorithm.dual_clip=.inf"]
+    assert build(*overrides).terms[0].value(tokens(build().prepare(batch()))).value.isfinite().all()  # type: ignore[attr-defined]
+
+
 def test_settings_of_other_algorithms_stay_unused() -> None:
-    algorithm = build("algorithm.name=grpo", "algorithm.settings.epo.coefficient=5")
+    algorithm = build("algorithm.name=grpo", "algorithm.settings.epo.entropy_coeff=5")
     assert algorithm.terms == build("algorithm.name=grpo").terms
 
 

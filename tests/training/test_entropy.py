@@ -7,11 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from support.epo_terms import EntropyTerms, epo_terms
 from torch import Tensor
 
 from palaestra.errors import CheckpointError
 from palaestra.training.aggregate import token_weights
-from palaestra.training.entropy import Corridor, EntropyOptions, EntropyTerms, corridor_penalty, epo_terms, phase_weight
+from palaestra.training.entropy import Corridor, EntropyOptions, corridor_penalty, phase_weight
 from palaestra.training.entropy_history import EntropyHistory, EntropyRecord
 
 F64 = torch.float64
@@ -22,7 +23,7 @@ WEIGHTS = token_weights(MASK, "traj-turn-token", step_id=STEP)
 
 
 def terms(reference: Any, entropy: Tensor = ENTROPY, beta: float = 1.5, **options: Any) -> EntropyTerms:
-    chosen = EntropyOptions(**{"coefficient": 0.1, "low_ratio": 0.5, "high_ratio": 1.5, **options})
+    chosen = EntropyOptions(**{"entropy_coeff": 0.1, "low_ratio": 0.5, "high_ratio": 1.5, **options})
     known = None if reference is None else torch.tensor(reference, dtype=F64)
     return epo_terms(entropy, MASK, STEP, WEIGHTS, reference=known, beta=beta, options=chosen)
 
@@ -35,7 +36,7 @@ def gradient(of: str, reference: Any, **options: Any) -> Tensor:
 
 def test_defaults_are_the_papers_table() -> None:
     options = EntropyOptions()
-    assert (options.coefficient, options.low_ratio, options.high_ratio, options.slope) == (0.001, 0.0, 2.0, 0.1)
+    assert (options.entropy_coeff, options.low_ratio, options.high_ratio, options.slope) == (0.001, 0.0, 2.0, 0.1)
     assert (options.decay, options.penalty, options.reference, options.schedule) == (3.0, "hinge", "scalar", "paper")
     assert (options.aggregation, options.include_current, options.late_turn_gate) == ("traj-turn-token", False, None)
     assert msgspec.convert(msgspec.to_builtins(options), EntropyOptions) == options

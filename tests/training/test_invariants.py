@@ -12,11 +12,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.epo_terms import EntropyTerms, epo_terms
 from torch import Tensor
 
 from palaestra.training.advantage import group_advantage
 from palaestra.training.aggregate import MODES, aggregate, token_weights, weighted_sum
-from palaestra.training.entropy import EntropyOptions, EntropyTerms, epo_terms, phase_weight
+from palaestra.training.entropy import EntropyOptions, phase_weight
 from palaestra.training.entropy_history import EntropyHistory, EntropyRecord
 from palaestra.training.importance import truncated_importance
 from palaestra.training.kl import kl_estimate
@@ -82,7 +83,7 @@ REFERENCE = torch.tensor(0.8, dtype=F64)
 def terms_of(
     c: Columns, weights: Tensor, reference: Tensor | None = REFERENCE, beta: float = 1.5, **o: Any
 ) -> EntropyTerms:
-    options = EntropyOptions(**{"coefficient": COEFFICIENT, "low_ratio": 0.5, "high_ratio": 1.5, **o})
+    options = EntropyOptions(**{"entropy_coeff": COEFFICIENT, "low_ratio": 0.5, "high_ratio": 1.5, **o})
     return epo_terms(c.entropy, c.mask, c.step_id, weights, reference=reference, beta=beta, options=options)
 
 
@@ -350,7 +351,7 @@ def total(c: Columns, **options: Any) -> tuple[Tensor, Tensor]:
 def test_lambda_zero_is_the_policy_loss(seed: int, slope: float, low: float, high: float, reference: float) -> None:
     value = torch.tensor(reference, dtype=F64)
     options = {"slope": slope, "low_ratio": low, "high_ratio": high, "reference_value": value}
-    loss, gradient = total(batch(seed), coefficient=0.0, **options)
+    loss, gradient = total(batch(seed), entropy_coeff=0.0, **options)
     assert loss == L_MT
     assert gradient.eq(0).all()
 

@@ -101,7 +101,7 @@ def plain_gradients(batch: Batch, coefficient: float) -> dict[str, torch.Tensor]
 
 
 def test_the_gradient_is_that_of_the_plain_computation() -> None:
-    update, found = gradients(learner("algorithm.settings.epo.coefficient=0.05"), build_rows(episodes()).batch)
+    update, found = gradients(learner("algorithm.settings.epo.entropy_coeff=0.05"), build_rows(episodes()).batch)
     assert_close(found, plain_gradients(update.batch, 0.05))
 
 

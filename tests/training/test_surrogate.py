@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from palaestra.training.surrogate import surrogate, surrogate_metrics
+from palaestra.training.surrogate import surrogate
 
 F64 = torch.float64
 
@@ -77,10 +77,3 @@ def test_a_row_advantage_spreads_over_its_tokens() -> None:
     narrow = surrogate(logprob, old, advantage[:, :1], mask)
     wide = surrogate(logprob, old, advantage[:, :1].expand(4, 6), mask)
     assert torch.equal(narrow.loss, wide.loss)
-
-
-def test_metrics_of_nothing() -> None:
-    logprob, old, advantage, _ = columns(4)
-    nothing = torch.zeros(4, 6)
-    metrics = surrogate_metrics(surrogate(logprob, old, advantage, nothing), logprob, old, nothing)
-    assert metrics == {"clip_fraction": 0.0, "dual_clip_fraction": 0.0, "approx_kl": 0.0}

@@ -62,7 +62,7 @@ def test_training_learns(folder: Path, algorithm: str) -> None:
 def test_the_run_directory_is_complete(finished: RunResult) -> None:
     directory = finished.directory
     assert finished.stopped == "iterations"
-    assert load_recipe(directory / "recipe.yaml").algorithm.settings["epo"]["coefficient"] == 0.001
+    assert load_recipe(directory / "recipe.yaml").algorithm.settings["epo"]["entropy_coeff"] == 0.001
     assert [path.name for path in list_checkpoints(directory / "checkpoints")] == ["000004", "000006"]
     latest = load_latest(directory / "checkpoints")
     assert latest is not None

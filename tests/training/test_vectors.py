@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from support.epo_terms import EntropyTerms, epo_terms
 from torch import Tensor
 
 from palaestra.training.advantage import group_advantage
 from palaestra.training.aggregate import aggregate, token_weights
-from palaestra.training.entropy import Corridor, EntropyOptions, EntropyTerms, corridor_penalty, epo_terms, phase_weight
+from palaestra.training.algorithm import PolicyLoss, Tokens
+from palaestra.training.entropy import Corridor, EntropyOptions, corridor_penalty, phase_weight
 from palaestra.training.entropy_history import EntropyHistory, EntropyRecord
 from palaestra.training.gigpo import (
     anchor_groups,
@@ -25,7 +27,7 @@ from palaestra.training.importance import effective_sample_size, importance_rati
 from palaestra.training.kl import kl_estimate
 from palaestra.training.logprob import logprob_entropy
 from palaestra.training.steps import broadcast_steps, step_mean
-from palaestra.training.surrogate import surrogate, surrogate_metrics
+from palaestra.training.surrogate import surrogate
 
 Case = dict[str, Any]
 FILES = {
@@ -108,7 +110,12 @@ def ppo_dual_clip_surrogate(params: Case, inputs: Case) -> Case:
     result = surrogate(logprob, old, f64(inputs["advantage"]), mask, **bounds)
     (per_token,) = torch.autograd.grad(result.loss.sum(), logprob, retain_graph=True)
     (mean,) = torch.autograd.grad(aggregate(result.loss, mask, "token-mean"), logprob, retain_graph=True)
-    metrics = surrogate_metrics(result, logprob, old, mask)
+    inside = mask.bool()
+    unread = torch.zeros_like(old[inside])
+    advantage = f64(inputs["advantage"]).expand_as(old)[inside]
+    tokens = Tokens(logprob[inside], unread, old[inside], unread, advantage, unread.long())
+    logged = PolicyLoss(**bounds).value(tokens).diagnostics
+    metrics = {name: value.double().mean() for name, value in logged.items()}
     return {
         "ratio_masked": result.ratio,
         "loss_token_masked": result.loss,
@@ -205,7 +212,7 @@ OPTION_NAMES = {
     "kappa_l": "low_ratio",
     "kappa_r": "high_ratio",
     "alpha": "slope",
-    "lam": "coefficient",
+    "lam": "entropy_coeff",
     "gamma": "decay",
 }
 

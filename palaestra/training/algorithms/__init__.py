@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from palaestra.config import AlgorithmConfig, Recipe, convert, to_dict
-from palaestra.errors import ConfigError, UnknownNameError
+from palaestra.errors import ConfigError, UnknownNameError, nearest
 from palaestra.training.algorithm import Algorithm
 from palaestra.training.algorithms import epo, grpo
 
@@ -36,7 +36,7 @@ def resolve_algorithm(config: AlgorithmConfig) -> AlgorithmConfig:
 
     Raises:
         UnknownNameError: no algorithm has that name.
-        ConfigError: a setting that it does not have, or of a wrong type.
+        ConfigError: a setting that an algorithm does not have or cannot have, of whichever algorithm.
     """
     settings = to_dict(_settings(config))
     return msgspec.structs.replace(config, settings={**config.settings, config.name: settings})
@@ -62,8 +62,17 @@ def _entry(name: str) -> AlgorithmEntry:
 
 
 def _settings(config: AlgorithmConfig) -> msgspec.Struct:
-    path = f"algorithm.settings.{config.name}"
-    return convert(config.settings.get(config.name, {}), _entry(config.name).settings, path=path)
+    """Those of the named algorithm. Those of the others are checked as well, or a slip would go unnoticed."""
+    known = {name: _converted(config, name) for name in [*config.settings, config.name]}
+    return known[config.name]
+
+
+def _converted(config: AlgorithmConfig, name: str) -> msgspec.Struct:
+    if name not in ALGORITHMS and name in config.settings:
+        close = nearest(name, ALGORITHMS)
+        known = f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {', '.join(ALGORITHMS)}"
+        raise ConfigError(f"unknown key {f'algorithm.settings.{name}'!r}; {known}")
+    return convert(config.settings.get(name, {}), _entry(name).settings, path=f"algorithm.settings.{name}")
 
 
 def _check(algorithm: Algorithm, recipe: Recipe) -> None:
@@ -80,5 +89,3 @@ def _check(algorithm: Algorithm, recipe: Recipe) -> None:
         raise ConfigError(
             "algorithm.mismatch_cap compares engine and learner, so it needs learner.old_logprobs=learner"
         )
-    if config.aggregation in ("seq-mean-token-sum-norm", "dr-grpo-mean") and not config.aggregation_constant:
-        raise ConfigError(f"algorithm.aggregation {config.aggregation} needs algorithm.aggregation_constant (tokens)")

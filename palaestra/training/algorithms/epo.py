@@ -1,6 +1,6 @@
 """EPO: entropy-regularised policy optimisation (Xu et al., arXiv 2509.22576), on GRPO's advantage.
 
-    loss = L_GRPO - coefficient * (L_H - beta_k * L_smooth)
+    loss = L_GRPO - entropy_coeff * (L_H - beta_k * L_smooth)
 
 `L_H` is the policy's token entropy averaged within turns, over turns, and over trajectories, so that every episode
 has the same weight whatever its length. `L_smooth` averages in the same way `slope * distance` of each token's entropy
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from palaestra.config import AlgorithmConfig
 from palaestra.training.algorithm import Algorithm, BoundTerm, EntropyBonus, Moment, Need, Tokens, Values
-from palaestra.training.algorithms.grpo import assemble, base_terms
+from palaestra.training.algorithms.grpo import assemble, base_terms, constant_of
 from palaestra.training.batch import Batch
 from palaestra.training.entropy import Corridor, EntropyOptions, corridor_penalty, phase_weight
 from palaestra.training.entropy_history import EntropyHistory, EntropyRecord
@@ -27,13 +27,16 @@ Settings = EntropyOptions
 
 
 def build(config: AlgorithmConfig, settings: EntropyOptions) -> Algorithm:
-    """GRPO plus bonus and smoothing; with `coefficient` 0 it is GRPO exactly."""
-    if settings.coefficient == 0:
+    """GRPO plus bonus and smoothing; with `entropy_coeff` 0 it is GRPO exactly."""
+    if settings.entropy_coeff == 0:
         return assemble(config, base_terms(config))
-    tracker = EntropyTracker()
-    terms = (*base_terms(config), EntropyBonus(settings.coefficient, settings.aggregation))
+    tracker, constant = (
+        EntropyTracker(),
+        constant_of(config, settings.aggregation, "algorithm.settings.epo.aggregation"),
+    )
+    terms = (*base_terms(config), EntropyBonus(settings.entropy_coeff, settings.aggregation, constant))
     if settings.smoothing:
-        terms = (*terms, Smoothing(settings, tracker))
+        terms = (*terms, Smoothing(settings, tracker, constant))
     return assemble(config, terms, {"entropy": tracker})
 
 
@@ -59,10 +62,11 @@ class EntropyTracker:
 
 @dataclass(frozen=True, slots=True)
 class Smoothing:
-    """`+ coefficient * beta_k * L_smooth`: pulls token entropies back towards the corridor."""
+    """`+ entropy_coeff * beta_k * L_smooth`: pulls token entropies back towards the corridor."""
 
     options: EntropyOptions
     tracker: EntropyTracker
+    constant: float | None = None
     needs_all: bool = True
 
     @property
@@ -82,9 +86,10 @@ class Smoothing:
         beta = phase_weight(moment.iteration, total, options.decay, options.schedule)
         return BoundTerm(
             name="smoothing",
-            coefficient=options.coefficient * beta,
+            coefficient=options.entropy_coeff * beta,
             aggregation=options.aggregation,
-            value=lambda tokens: self._value(tokens, corridor),
+            constant=self.constant,
+            value=lambda tokens: smoothing_values(tokens, corridor, options),
             log={
                 "h_ref": _mean(reference),
                 "corridor_low": _mean(corridor.low),
@@ -93,14 +98,19 @@ class Smoothing:
             },
         )
 
-    def _value(self, tokens: Tokens, corridor: Corridor) -> Values:
-        low, high = corridor.on_tokens(tokens.step_id[None])
-        entropy = tokens.entropy.double()[None]
-        penalty = self.options.slope * corridor_penalty(entropy, low, high, self.options.penalty)
-        if self.options.late_turn_gate is not None:
-            penalty = penalty * (tokens.step_id >= self.options.late_turn_gate)
-        fixed = entropy.detach()
-        return Values(penalty[0], {"frac_below": (fixed < low)[0], "frac_above": (fixed > high)[0]})
+
+def smoothing_values(tokens: Tokens, corridor: Corridor, options: EntropyOptions) -> Values:
+    """`slope * penalty` of each token, [P] float64, with gradient to its entropy unless the penalty is the indicator.
+
+    Logs which tokens lie below and above the corridor.
+    """
+    low, high = corridor.on_tokens(tokens.step_id[None])
+    entropy = tokens.entropy.double()[None]
+    penalty = options.slope * corridor_penalty(entropy, low, high, options.penalty)
+    if options.late_turn_gate is not None:
+        penalty = penalty * (tokens.step_id >= options.late_turn_gate)
+    fixed = entropy.detach()
+    return Values(penalty[0], {"frac_below": (fixed < low)[0], "frac_above": (fixed > high)[0]})
 
 
 def measure(batch: Batch) -> EntropyRecord:

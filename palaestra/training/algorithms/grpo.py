@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from palaestra.config import AlgorithmConfig, Config, NonNegativeFloat
+from palaestra.errors import ConfigError
+from palaestra.training.aggregate import CONSTANT_MODES, Mode
 from palaestra.training.algorithm import Algorithm, EntropyBonus, GroupAdvantage, KLPenalty, PolicyLoss, Term, Tracker
 
 
@@ -29,7 +31,10 @@ def build(config: AlgorithmConfig, settings: Settings) -> Algorithm:
     """GRPO with an optional plain entropy bonus."""
     terms = base_terms(config)
     if settings.entropy_coeff:
-        terms = (*terms, EntropyBonus(settings.entropy_coeff, config.aggregation, constant_of(config)))
+        terms = (
+            *terms,
+            EntropyBonus(settings.entropy_coeff, config.aggregation, constant_of(config, config.aggregation)),
+        )
     return assemble(config, terms)
 
 
@@ -37,7 +42,7 @@ def base_terms(config: AlgorithmConfig) -> tuple[Term, ...]:
     """The policy loss, and the KL penalty where there is one."""
     policy = PolicyLoss(
         aggregation=config.aggregation,
-        constant=constant_of(config),
+        constant=constant_of(config, config.aggregation),
         clip_low=config.clip_low,
         clip_high=config.clip_high,
         dual_clip=config.dual_clip,
@@ -45,7 +50,9 @@ def base_terms(config: AlgorithmConfig) -> tuple[Term, ...]:
     )
     if not config.kl_coeff:
         return (policy,)
-    return policy, KLPenalty(config.kl_coeff, config.kl_kind, config.aggregation, constant_of(config))
+    return policy, KLPenalty(
+        config.kl_coeff, config.kl_kind, config.aggregation, constant_of(config, config.aggregation)
+    )
 
 
 def assemble(
@@ -63,6 +70,14 @@ def assemble(
     )
 
 
-def constant_of(config: AlgorithmConfig) -> float | None:
-    """Divisor of the aggregations that have one."""
-    return config.aggregation_constant or None
+def constant_of(config: AlgorithmConfig, mode: Mode, key: str = "algorithm.aggregation") -> float | None:
+    """The divisor of aggregation `mode`, in tokens; `None` for the modes without one. `key` is where the mode stands.
+
+    Raises:
+        ConfigError: the mode has a divisor, and the recipe gives none.
+    """
+    if mode not in CONSTANT_MODES:
+        return None
+    if not config.aggregation_constant:
+        raise ConfigError(f"{key} {mode} needs algorithm.aggregation_constant (tokens)")
+    return config.aggregation_constant
