@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from palaestra.envs.core import Env
-from palaestra.envs.fork import close_all
+from palaestra.envs.isolation.placement import Deadlines
 from palaestra.errors import EnvError
 
 Environment = Env[Any, Any]
@@ -85,6 +85,24 @@ class Offers:
 
     async def _drop(self, env: Environment) -> None:
         try:
-            await close_all([env])
+            await close_quietly(env)
         finally:
             self.places.give_back()
+
+
+async def close_quietly(env: Environment, seconds: float = Deadlines().close) -> None:
+    """Close `env`, for `seconds` at most. Whatever it raises, the end of the process included, is nobody's concern."""
+    try:
+        async with asyncio.timeout(seconds):
+            await env.close()
+    except BaseException as error:
+        if is_own(error):
+            raise
+
+
+def is_own(error: BaseException) -> bool:
+    """Whether the running task itself is being ended, rather than that an environment raised the like."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return isinstance(error, GeneratorExit)

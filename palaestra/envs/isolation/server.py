@@ -21,7 +21,7 @@ import msgspec
 
 from palaestra.envs.core import Env
 from palaestra.envs.isolation.messages import DEFAULT_PORT, KEY_PARAMETER, TOKEN_VARIABLE, Open
-from palaestra.envs.isolation.offers import Offers, Places
+from palaestra.envs.isolation.offers import Offers, Places, close_quietly
 from palaestra.envs.isolation.placement import Kind
 from palaestra.envs.isolation.protocol import MAX_MESSAGE_BYTES
 from palaestra.envs.registry import EnvSpec, make, registered_ids, spec
@@ -204,11 +204,11 @@ class EnvServer:
             await socket.prepare(request)
         except BaseException:
             if forked is not None:
-                await forked.close()
+                await close_quietly(forked)
             raise
         session = Session(socket, request.transport, self._make, self._offers, settings.idle_seconds)
         if forked is not None:
-            session.adopt(forked)
+            session.hold(forked)
         self._sessions.add(session)
         try:
             await session.run()

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from palaestra.envs.core import Env
-from palaestra.envs.fork import close_all
 from palaestra.envs.isolation.host import CAPABILITIES, Host, failure
 from palaestra.envs.isolation.messages import Fork, Forked, Open, Reply, Request, decode_request, encode_reply
-from palaestra.envs.isolation.offers import Offers
-from palaestra.envs.isolation.placement import Deadlines
+from palaestra.envs.isolation.offers import Offers, close_quietly, is_own
+from palaestra.envs.isolation.placement import Deadlines, Placement
 from palaestra.envs.isolation.protocol import Ask, Call, Made, ResetCall
 from palaestra.errors import DeadlineError, EnvError
 
@@ -53,13 +51,15 @@ class Session:
         self._socket, self._transport, self._make, self._offers = socket, transport, make, offers
         self._idle_seconds = idle_seconds
         self._host = Host()
+        self._limits, self._inline = Deadlines(), True
         self._busy = False
         self._active = asyncio.get_running_loop().time()
-        self._over = False
 
-    def adopt(self, env: Env[Any, Any]) -> None:
-        """Go on with an environment that was made before."""
+    def hold(self, env: Env[Any, Any]) -> None:
+        """Go on with this environment."""
         self._host.env = env
+        placement = env.spec.placement if env.spec is not None else Placement()
+        self._limits, self._inline = placement.deadlines, placement.kind == "inline"
 
     async def run(self) -> None:
         """Serve the client to the end."""
@@ -72,7 +72,6 @@ class Session:
                 self._busy = True
                 work = asyncio.create_task(self._respond(message.data, work))
         finally:
-            self._over = True
             if work is not None:
                 work.cancel()
                 await asyncio.wait({work}, timeout=self._limits.close)
@@ -101,7 +100,7 @@ class Session:
             return message if message.type in (WSMsgType.TEXT, WSMsgType.BINARY) else None
 
     async def _respond(self, frame: bytes | str, before: asyncio.Task[None] | None) -> None:
-        if before is not None:
+        if before is not None and not before.done():
             await asyncio.wait({before})  # it has been answered, but perhaps not quite finished
         as_json = isinstance(frame, str)
         reply = await self._reply(frame)
@@ -126,12 +125,10 @@ class Session:
         """What comes of a request; nothing that an environment does may end the server."""
         try:
             return await self._do(decode_request(frame))
-        except (Exception, SystemExit, KeyboardInterrupt) as error:
-            return failure(error)
-        except asyncio.CancelledError as error:
-            if self._over:
+        except BaseException as error:
+            if is_own(error):
                 raise
-            return failure(error)  # the environment raised it
+            return failure(error)
 
     async def _do(self, request: Request) -> Reply:
         if isinstance(request, Open):
@@ -143,7 +140,7 @@ class Session:
     async def _open(self, request: Open) -> Made:
         await self._close_env()
         env = self._make(request)
-        self._host.env = env
+        self.hold(env)
         try:
             await env.start()
         except BaseException:
@@ -166,8 +163,7 @@ class Session:
         return Forked(tuple(self._offers.add(sibling) for sibling in siblings))
 
     async def _call(self, call: Call) -> Reply:
-        env = self._host.env
-        if env is None or env.spec is None or env.spec.placement.kind != "inline":
+        if not self._inline:
             return await self._host.answer(call)  # what is placed elsewhere watches its own deadlines
         try:
             return await self._within(_phase(call), self._host.answer(call))
@@ -186,13 +182,10 @@ class Session:
             raise
 
     async def _close_env(self) -> None:
-        """Close the environment within its deadline, whatever it does; its place is the server's to give back."""
-        limit, env = self._limits.close, self._host.env
-        self._host.env = None
+        """Close the environment, if there is one; its place is the server's to give back."""
+        env, self._host.env = self._host.env, None
         if env is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(limit):
-                    await close_all([env])
+            await close_quietly(env, self._limits.close)
 
     async def _end(self, code: int, reason: str) -> None:
         """Say good-bye, and cut the connection where that takes too long."""
@@ -205,11 +198,6 @@ class Session:
     def _cut(self) -> None:
         if self._transport is not None:
             self._transport.abort()
-
-    @property
-    def _limits(self) -> Deadlines:
-        env = self._host.env
-        return env.spec.placement.deadlines if env is not None and env.spec is not None else Deadlines()
 
 
 def _phase(call: Call) -> str:

@@ -46,6 +46,8 @@ class Echo(Env[str, str]):
             await asyncio.Event().wait()
         if action == "exit":
             raise SystemExit(0)
+        if action == "bare":
+            raise BaseException("bare")
         if action == "cancel":
             raise asyncio.CancelledError
         if action == "long":
@@ -56,6 +58,8 @@ class Echo(Env[str, str]):
     async def close(self) -> None:
         if self in ALIVE:
             ALIVE.remove(self)
+            if "exit at the end" in self.said:
+                raise SystemExit(0)
 
 
 @pytest.fixture(autouse=True)
@@ -347,7 +351,10 @@ def test_a_deadline_holds_on_the_server_too() -> None:
     run(go)
 
 
-@pytest.mark.parametrize(("action", "error"), [("exit", "SystemExit"), ("cancel", "CancelledError")])
+ENDS = [("exit", "SystemExit"), ("cancel", "CancelledError"), ("bare", "BaseException")]
+
+
+@pytest.mark.parametrize(("action", "error"), ENDS)
 def test_no_environment_ends_the_server(action: str, error: str) -> None:
     async def go() -> None:
         async with serving() as (server, client):
@@ -355,7 +362,10 @@ def test_no_environment_ends_the_server(action: str, error: str) -> None:
             await ask(socket, type="ResetCall")
             assert (await ask(socket, type="StepCall", action=action))["error"] == error
             assert (await ask(socket, type="ResetCall"))["type"] == "ResetDone"
+            await ask(socket, type="StepCall", action="exit at the end")
+            await ask(socket, type="Fork", n=1)
             await socket.close()
+            await until(lambda: server.sessions == 1)  # the fork
 
     run(go)
 
