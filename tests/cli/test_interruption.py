@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM at any moment: one line, the right exit code, nothing lost, nothing left running."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 from support.command import at, complaint, send, write_recipe
@@ -15,6 +17,8 @@ from support.command import at, complaint, send, write_recipe
 import palaestra.trajectories.report
 from palaestra.agents.scripted import RandomAgent
 from palaestra.cli.main import main
+from palaestra.cli.training import run_with_bar
+from palaestra.config import load_recipe
 from palaestra.training import checkpoint, run
 from palaestra.training.learner import Learner
 from palaestra.training.player import Player
@@ -113,6 +117,25 @@ def test_the_line_says_how_to_go_on(recipe: Path, monkeypatch: pytest.MonkeyPatc
     directory = recipe.parent / "run"
     wanted = f"palaestra: interrupted; 2 iterations are saved, go on with: palaestra train {directory} --resume"
     assert complaint(capsys, "train", str(recipe), code=130) == wanted
+
+
+def test_whoever_stops_the_baseline_has_the_report_of_the_run(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    own, directory = load_recipe(recipe), recipe.parent / "run"
+    algorithm = msgspec.structs.replace(own.algorithm, name="grpo")
+    baseline = msgspec.structs.replace(own, algorithm=algorithm, out=str(directory / "baseline"))
+    with monkeypatch.context() as patch:
+        at(patch, Learner, "update", send(signal.SIGINT), 4)
+        with pytest.raises(KeyboardInterrupt, match="the same command"):
+            run_with_bar(own, baseline=baseline, resume=False, command="the same command")
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["success_rl"] is not None
+    assert "success_grpo" not in summary
+    assert "GRPO" not in (directory / "report.html").read_text()
+    assert run_with_bar(own, baseline=baseline, resume=True) == 0
+    assert json.loads((directory / "summary.json").read_text())["success_grpo"] is not None
+    assert "GRPO" in (directory / "report.html").read_text()
 
 
 def test_ctrl_c_during_an_evaluation_keeps_its_episodes(
