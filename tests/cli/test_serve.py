@@ -1,12 +1,14 @@
 """`palaestra serve` as a person uses it: what it prints, how it ends, what it refuses."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 from support.serving import Served, serving
@@ -14,6 +16,8 @@ from support.serving import Served, serving
 from palaestra.cli.main import main
 
 pytest.importorskip("aiohttp", reason="the extra 'remote' is not installed")
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 
 Capture = pytest.CaptureFixture[str]
 
@@ -84,3 +88,16 @@ def test_without_aiohttp_the_extra_is_named() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr == "palaestra: aiohttp is not installed; run: pip install 'palaestra[remote]'\n"
+
+
+def test_the_client_of_the_documentation_plays(tmp_path: Path) -> None:
+    pytest.importorskip("websocket", reason="websocket-client is not installed")
+    quiz, client = (
+        re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)[which]
+        for page, which in (("register-an-environment.md", 0), ("serve-environments.md", 1))
+    )
+    (tmp_path / "served_quiz.py").write_text(quiz)
+    with serving("quiz/Capitals-v0", "--import", str(tmp_path / "served_quiz.py")) as served:
+        program = client.replace("ws://127.0.0.1:8642", served.url.replace("http", "ws"))
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+        assert done.stdout == "What is the capital of Nepal? Right. 1.0\n"
