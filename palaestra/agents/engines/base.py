@@ -3,26 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
+
+from palaestra.errors import ConfigError
 
 if TYPE_CHECKING:
     from palaestra.agents.constraint import TokenTrie
 
 
+class Cut(NamedTuple):
+    """The likeliest tokens, as `SamplingParams` defines them."""
+
+    top_k: int
+    top_p: float
+
+
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
-    """How one request samples. There is no top-p or top-k: they make the sampler's log-probs differ from the learner's
-    (`common.md` 2), so training never uses them."""
+    """How one request samples.
+
+    `top_k` and `top_p` are for evaluation. Whatever they leave out, log-probs and entropies are those of the full
+    distribution at the temperature: what a learner would compute, not what the token was drawn with. Training leaves
+    them off, or it would learn from another distribution than it samples from.
+    """
 
     temperature: float = 1.0
     """Divides the logits. 0 takes the likeliest token; log-probs and entropies are then those of temperature 1."""
     max_tokens: int = 32
     """Most tokens of one completion, the stop token included."""
+    top_k: int = 0
+    """Draw from this many likeliest tokens only; 0 for all. Of equally likely ones those with lower ids stay."""
+    top_p: float = 1.0
+    """Draw from the fewest likeliest tokens (of those that `top_k` leaves) whose probabilities reach this share of the
+    whole; 1 for all."""
     stop_ids: tuple[int, ...] = ()
     """Token ids that end the completion; the one that ended it is its last id."""
     seed: int = 0
     """Seed of this request's own uniform draws: its tokens do not depend on what else is in the batch."""
+
+    def __post_init__(self) -> None:
+        if self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_k {self.top_k} must be at least 0, and top_p {self.top_p} above 0 and at most 1")
+
+    @property
+    def cut(self) -> Cut | None:
+        """Which tokens may be drawn; `None` for all."""
+        return Cut(self.top_k, self.top_p) if self.top_k or self.top_p < 1 else None
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +70,8 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
 
     ids: list[int]
     logprobs: list[float]
-    """Log-prob (nats) of each id under the distribution that it was sampled from (temperature and mask applied)."""
+    """Log-prob (nats) of each id under the distribution at the temperature, renormalised over what the constraint
+    allows."""
     entropies: list[float]
     """Exact entropy (nats) of that distribution; empty if the engine cannot tell."""
     allowed: list[list[int]] | None = None

@@ -240,6 +240,7 @@ class TorchEngine:
             [generation.request.sampling.temperature for _, generation in work],
             [generation.draws[len(generation.ids)] for _, generation in work],
             choices,
+            [generation.request.sampling.cut for _, generation in work],
         )
         for k, (slot, generation) in enumerate(work):
             if not sampled.logprobs[k] > float("-inf"):
