@@ -19,10 +19,10 @@ import msgspec
 
 from palaestra.agents.agent import Agent, Decision, Session
 from palaestra.envs.core import Env, Info, Step, SupportsVerify, Verdict
-from palaestra.envs.hashing import chain
 from palaestra.envs.tasks import Task
 from palaestra.errors import DeadlineError, EnvError, PalaestraError
 from palaestra.seeds import derive_seed
+from palaestra.trajectories.chain import next_link, start_link
 from palaestra.trajectories.record import Status, StepRecord, Trajectory
 
 T = TypeVar("T")
@@ -136,6 +136,7 @@ class _Attempt:
             env=task.env,
             task=task.name,
             params=task.params,
+            task_seed=task.seed,
             split=task.split,
             kind=task.kind,
             group=episode.group,
@@ -188,7 +189,7 @@ class _Attempt:
         observation, info = await self._within(limits.reset_seconds, "reset", env.reset(seed=task.seed, task=task))
         record.final_observation = observation = _text(observation)
         record.kind = record.kind or str(info.get("task_type", ""))
-        record.start_hash = state = chain("", task.name, task.seed, observation)
+        record.start_hash = state = start_link(task.name, task.seed, observation)
         self.session = session = self.agent.session(seed=seed, env=env)
         for _ in range(limits.max_turns):
             began = time.perf_counter()
@@ -219,7 +220,7 @@ class _Attempt:
         """Add one step to the record; returns the next link of the hash chain."""
         observation, reward, terminated, truncated, info = step
         text, reward = _text(observation), _finite(reward)
-        state = chain(state, decision.text, text, reward, bool(terminated), bool(truncated))
+        state = next_link(state, decision.text, text, reward, bool(terminated), bool(truncated))
         record = self.record
         record.steps.append(
             StepRecord(

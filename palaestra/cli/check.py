@@ -60,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(specs: Sequence[EnvSpec], args: argparse.Namespace) -> list[Report]:
     from palaestra.cli.progress import Bars
-    from palaestra.envs.checks.deadline import Limits
     from palaestra.envs.checks.supervisor import supervised
+    from palaestra.envs.deadline import Limits
 
     modules = [Path(name).stem if name.endswith(".py") else name for name in args.imports]
     reports = []

@@ -24,9 +24,11 @@ COMMANDS = {
     "train": "train an agent by a recipe",
     "eval": "run an agent on a task suite and report success with its interval",
     "report": "write the HTML report of a run",
-    "check": "check an environment against the contract",
+    "replay": "play stored episodes again: identical, or the first step that differs",
+    "check": "check environments against the contract",
     "serve": "serve environments to programs on this or other machines",
     "envs": "list the environments, task suites, models and recipes at hand",
+    "interpreters": "list or delete the interpreters that were built for environments",
 }
 """One line each; the module `palaestra.cli.NAME` holds `EXAMPLES`, `configure` and `run`."""
 

@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 
 from palaestra.envs.checks import CHECKS, GATES, CheckFunction
-from palaestra.envs.checks.deadline import Limits, Watch, run_to_the_end, unblocking
 from palaestra.envs.checks.probe import Broken, Odd, Probe, Skipped
 from palaestra.envs.checks.report import Check, Grade, Report
 from palaestra.envs.core import Env
+from palaestra.envs.deadline import Limits, Watch, run_to_the_end, unblocking
 from palaestra.envs.episode import Choose, Episode, any_command
 from palaestra.envs.isolation.placement import Kind
 from palaestra.envs.registry import EnvSpec, build, make, spec

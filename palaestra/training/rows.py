@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from palaestra.errors import DataError
 from palaestra.training.batch import Allowed, Batch
+from palaestra.training.groups import require_equal_starts
 from palaestra.trajectories.record import Node, Trajectory
 
 TRAINABLE = ("ok", "overflow")
@@ -58,8 +59,10 @@ def build_rows(trajectories: Sequence[Trajectory], *, temperature: float = 1.0, 
 
     Raises:
         DataError: nodes and steps that do not fit together.
+        TrainingError: members of a group began in different states.
     """
     kept = [t for t in trajectories if t.status in TRAINABLE and t.sampled_tokens]
+    require_equal_starts(kept)
     left_out = Counter(t.status if t.status not in TRAINABLE else "empty" for t in trajectories)
     left_out.subtract(t.status if t.status not in TRAINABLE else "empty" for t in kept)
     rows = [row for index, trajectory in enumerate(kept) for row in rows_of(trajectory, index)]

@@ -75,13 +75,15 @@ class Trajectory(msgspec.Struct, omit_defaults=True, kw_only=True):
     """Name of the task."""
     params: dict[str, Any] = {}
     """The task's parameters: with its name and seed, enough to play it again."""
+    task_seed: int | None = None
+    """The task's seed, with which the environment was reset; `None` in records of older versions."""
     split: str = ""
     kind: str = ""
     """Row of the evaluation table, for example the task type."""
     group: str = ""
     """Episodes of one group began in the same state."""
     seed: int = 0
-    """The task's."""
+    """With the id, of what the agent drew."""
     start_hash: str = ""
     """Of task, seed and first observation: the same for all members of a group."""
     agent: str = ""

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,25 +61,31 @@ async def links_elsewhere(probe: Probe, episodes: Sequence[Episode]) -> list[lis
 async def _run(request: bytes, seconds: float) -> bytes:
     # The only other value that is sure to differ from a random one is a second fixed one, so two are at hand.
     other = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", __name__),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONHASHSEED": other},
-    )
-    try:
-        async with asyncio.timeout(seconds):
-            output, errors = await process.communicate(request)
-    except TimeoutError:
-        raise Broken(f"in another process it took longer than {seconds:g} s") from None
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-    if process.returncode:
-        last = errors.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
-        raise Broken(f"it fails in another process: {last[0]}")
-    return output
+    # Files, not pipes: what the environment starts may hold their ends for longer than the process lives.
+    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:
+        asked.write(request)
+        asked.seek(0)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", __name__),
+            stdin=asked,
+            stdout=said,
+            stderr=errors,
+            env={**os.environ, "PYTHONHASHSEED": other},
+        )
+        try:
+            async with asyncio.timeout(seconds):
+                code = await process.wait()
+        except TimeoutError:
+            raise Broken(f"in another process it took longer than {seconds:g} s") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        said.seek(0)
+        errors.seek(0)
+        if code:
+            last = errors.read().decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {code}"]
+            raise Broken(f"it fails in another process: {last[0]}")
+        return said.read()
 
 
 def main() -> int:

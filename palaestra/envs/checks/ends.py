@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from palaestra.envs.checks.deadline import Timed
 from palaestra.envs.checks.probe import Odd, Probe, Skipped, require
+from palaestra.envs.deadline import Timed
 from palaestra.envs.episode import Episode, play
 from palaestra.envs.registry import make
 

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from palaestra.envs.checks.deadline import Timed, Watch
 from palaestra.envs.core import Env, Info, Verdict
+from palaestra.envs.deadline import Timed, Watch
 from palaestra.envs.episode import Choose, Episode, play
 from palaestra.envs.registry import EnvSpec
 

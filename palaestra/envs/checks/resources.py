@@ -6,14 +6,16 @@ import asyncio
 import os
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-from palaestra.envs.checks.deadline import Timed
 from palaestra.envs.checks.probe import Probe, Skipped, require
+from palaestra.envs.deadline import Timed
 from palaestra.envs.episode import play
+from palaestra.envs.isolation.proc import PROC, children, descendants
 
-_PROC = Path("/proc")
+SEES_PROCESSES = (PROC / "self" / "fd").is_dir()
+"""Whether this system tells what processes hold."""
 _WARM_UP = 2
 """Cycles before counting: imports, caches, pools and servers shared by all instances are made once."""
 _CYCLES = 4
@@ -50,7 +52,7 @@ async def releasing(probe: Probe) -> None:
 
     The closed instances are kept until the count, so that it is `close` that has to release.
     """
-    if not (_PROC / "self" / "fd").is_dir():
+    if not SEES_PROCESSES:
         raise Skipped("it needs /proc")
     kept = [await _cycle(probe) for _ in range(_WARM_UP)]
     before = held()
@@ -84,67 +86,41 @@ async def _settle(before: Resources) -> None:
 
 def held() -> Resources:
     """What this process and its descendants hold now."""
-    me = os.getpid()
-    processes = _descendants(me)
+    me, *others = family(os.getpid())
+    processes = _names(others)
     pids = [me, *processes]
     return Resources(processes, {pid: _threads(pid) for pid in pids}, {pid: _files(pid) for pid in pids})
 
 
-def family_memory(root: int) -> int:
-    """Resident bytes of a process and its descendants; 0 where nothing can be told."""
-    if not (_PROC / "self" / "statm").exists():
-        return 0
-    return sum(_resident(pid) for pid in [root, *_descendants(root)])
+def family(root: int) -> list[int]:
+    """A process and its descendants; none where nothing can be told."""
+    return [root, *descendants(root, children())] if SEES_PROCESSES else []
 
 
-def _resident(pid: int) -> int:
-    try:
-        return int((_PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
-        return 0
-
-
-def _descendants(root: int) -> dict[int, str]:
-    children: dict[int, list[tuple[int, str]]] = {}
-    for entry in _PROC.iterdir():
-        if entry.name.isdigit() and (found := _parent(entry)):
-            children.setdefault(found[0], []).append((int(entry.name), found[1]))
-    names: dict[int, str] = {}
-    unseen = [root]
-    while unseen:
-        for pid, name in children.get(unseen.pop(), []):
-            names[pid] = name
-            unseen.append(pid)
-    return names
-
-
-def _parent(entry: Path) -> tuple[int, str] | None:
-    """Parent and name of a process; its name is in brackets and may hold anything."""
-    try:
-        head, _, rest = (entry / "stat").read_text(errors="replace").rpartition(")")
-    except OSError:
-        return None
-    return int(rest.split()[1]), head.partition("(")[2]
+def _names(pids: list[int]) -> dict[int, str]:
+    """By id, of those that have not ended; a zombie holds nothing, and its parent may be the one who adopts orphans."""
+    found = {}
+    for pid in pids:
+        with suppress(OSError, IndexError):
+            head, _, rest = (PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")
+            if rest.split()[0] != "Z":
+                found[pid] = head.partition("(")[2]
+    return found
 
 
 def _threads(pid: int) -> int:
-    try:
-        return len(os.listdir(_PROC / str(pid) / "task"))
-    except OSError:
-        return 0
+    with suppress(OSError):
+        return len(os.listdir(PROC / str(pid) / "task"))
+    return 0
 
 
 def _files(pid: int) -> Counter[str]:
     found: Counter[str] = Counter()
-    try:
-        names = os.listdir(_PROC / str(pid) / "fd")
-    except OSError:
-        return found
-    for name in names:
-        try:
-            target = os.readlink(_PROC / str(pid) / "fd" / name)
-        except OSError:
-            continue  # the descriptor of the listing itself, or one closed meanwhile
-        kind, colon, _ = target.partition(":")
-        found[kind if colon and not target.startswith("/") else target] += 1
+    folder = PROC / str(pid) / "fd"
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            with suppress(OSError):  # the descriptor of the listing itself, or one closed meanwhile
+                target = os.readlink(folder / name)
+                kind, colon, _ = target.partition(":")
+                found[kind if colon and not target.startswith("/") else target] += 1
     return found

@@ -16,11 +16,12 @@ from typing import IO
 import msgspec
 
 from palaestra.envs.checks import CHECKS
-from palaestra.envs.checks.deadline import Limits
 from palaestra.envs.checks.report import Check, Report
-from palaestra.envs.checks.resources import family_memory
+from palaestra.envs.checks.resources import family
 from palaestra.envs.checks.worker import Message, Request
+from palaestra.envs.deadline import Limits
 from palaestra.envs.isolation.placement import Kind
+from palaestra.envs.isolation.proc import kill, resident_bytes
 from palaestra.envs.registry import EnvSpec
 
 _GRACE = 15.0
@@ -105,11 +106,19 @@ class _Worker:
         lines = self.said.read().decode(errors="replace").strip().splitlines()
         return f"the process {how}" + (f": {lines[-1].strip()}" if lines and code else "")
 
+    def memory(self) -> int:
+        """Resident bytes of it and all that it has started."""
+        return sum(map(resident_bytes, family(self.process.pid)))
+
     def end(self) -> None:
-        """Kill it and everything in its session."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        """Kill what it has started; it then kills what is left, and ends."""
+        for pid in family(self.process.pid)[1:]:
+            kill(pid)
+        try:
+            self.process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         os.close(self.pipe)
 
 
@@ -136,7 +145,7 @@ class _Supervision:
                         return report
                 if time.monotonic() - self._heard > self.patience:
                     return self._given_up(env, placement, f"no answer for {self.patience:g} s; it was killed")
-                if (used := family_memory(self.worker.process.pid)) > self.memory_bytes:
+                if (used := self.worker.memory()) > self.memory_bytes:
                     why = (
                         f"used {used / 1e9:.1f} GB of memory, more than {self.memory_bytes / 1e9:.1f} GB; it was killed"
                     )

@@ -12,9 +12,11 @@ import sys
 import msgspec
 
 from palaestra.envs.checker import check_env
-from palaestra.envs.checks.deadline import Limits
 from palaestra.envs.checks.report import Check, Report
+from palaestra.envs.checks.resources import family
+from palaestra.envs.deadline import Limits
 from palaestra.envs.isolation.placement import Kind
+from palaestra.envs.isolation.proc import adopt_orphans, kill
 from palaestra.envs.registry import EnvSpec
 
 
@@ -44,9 +46,24 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def main() -> int:
-    """Check what standard input asks for."""
-    request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
+    """Check what standard input asks for, in a child; this process stays to end what the environment has started."""
     pipe = int(sys.argv[1])
+    checker = os.fork()  # nothing has started a thread yet
+    if checker == 0:
+        return _check(pipe)
+    os.close(pipe)
+    if sys.platform == "linux":
+        adopt_orphans(True)
+    code = os.waitstatus_to_exitcode(os.waitpid(checker, 0)[1])
+    for pid in family(os.getpid())[1:]:
+        kill(pid)
+    if code < 0:
+        os.kill(os.getpid(), -code)  # end as the child did
+    return code
+
+
+def _check(pipe: int) -> int:
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
     os.set_inheritable(pipe, False)  # so that it ends with this process, whatever the environment starts
     sys.path[:] = request.path
     for module in request.modules:

@@ -1,4 +1,4 @@
-"""Deadlines on everything that an environment under test does, whether it waits, blocks or refuses to be cancelled."""
+"""Deadlines on everything that an environment does, whether it waits, blocks or refuses to be cancelled."""
 
 from __future__ import annotations
 
@@ -80,6 +80,10 @@ async def _contained(what: str, work: Awaitable[T]) -> T:
         if task is not None and task.cancelling():
             raise
         raise EnvError(f"{what} raised CancelledError though nobody had cancelled it") from error
+    except (Exception, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise EnvError(f"{what} raised {type(error).__name__}: {error}; raise an Exception instead") from error
 
 
 class Timed(Env[Any, Any]):
