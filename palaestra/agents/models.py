@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
+from collections.abc import Mapping
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from palaestra.errors import CheckpointError, ConfigError, UnknownNameError, require
@@ -40,21 +45,24 @@ def load_model(reference: str | Path, *, dtype: str = "float32", device: str = "
 
     Raises:
         UnknownNameError: There is no such path, and no such shipped model.
-        CheckpointError: The files are incomplete, damaged, or not those of a causal language model.
+        CheckpointError: The files are incomplete, damaged (a `SHA256SUMS` beside them is checked), or not those of a
+            causal language model.
         MissingExtraError: torch and transformers (extra `train`), or gguf (extra `gguf`), are not installed.
-        ConfigError: The dtype is unknown.
+        ConfigError: The dtype is unknown, or the device is not there.
     """
     if dtype not in DTYPES:
         raise ConfigError(f"unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
-    require("torch", "train")
-    require("transformers", "train")
+    for module in ("torch", "safetensors", "tokenizers", "transformers"):
+        require(module, "train")
     path, name = resolve_model(reference)
     if path.suffix == ".gguf":
         require("gguf", "gguf")
         require("accelerate", "gguf")
-        return _load(path.parent, name, dtype, device, gguf_file=path.name)
+        return _load_gguf(path, name, dtype, device)
     if str(reference) in SHIPPED:
         verify_hashes(path)
+    elif (path / "SHA256SUMS").exists():
+        verify_hashes(path, mend="restore it, or remove SHA256SUMS if it was meant to change")
     return _load(path, name, dtype, device)
 
 
@@ -81,7 +89,7 @@ def resolve_model(reference: str | Path) -> tuple[Path, str]:
     return path, path.resolve().name
 
 
-def verify_hashes(folder: Path) -> None:
+def verify_hashes(folder: Path, mend: str = "reinstall palaestra") -> None:
     """Compare the files of `folder` with its `SHA256SUMS` (lines of "hash  name").
 
     Raises:
@@ -93,28 +101,79 @@ def verify_hashes(folder: Path) -> None:
             expected, name = line.split(maxsplit=1)
             file = folder / name.lstrip("*")
             if hashlib.sha256(file.read_bytes()).hexdigest() != expected:
-                raise CheckpointError(f"{file} is damaged (its SHA-256 is not the listed one); reinstall palaestra")
+                raise CheckpointError(f"{file} is damaged (its SHA-256 is not the listed one); {mend}")
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder} is incomplete ({error}); reinstall palaestra") from error
+        raise CheckpointError(f"{folder} is incomplete ({error}); {mend}") from error
 
 
-def _load(folder: Path, name: str, dtype: str, device: str, **where: Any) -> LoadedModel:
+def _load_gguf(path: Path, name: str, dtype: str, device: str) -> LoadedModel:
+    import transformers
+
+    # transformers that can keep a GGUF file's weights packed must be told not to; they could not be trained then.
+    packing = getattr(transformers, "GgufConfig", None)
+    options = {"quantization_config": packing(dequantize=True)} if packing else {}
+    loaded = _load(path.parent, name, dtype, device, where={"gguf_file": path.name}, options=options)
+    quantiser = getattr(loaded.model, "hf_quantizer", None)
+    if quantiser is not None:  # nothing is packed any more, and a model that is marked so can be saved
+        quantiser.remove_quantization_config(loaded.model)
+    return loaded
+
+
+def _load(
+    folder: Path,
+    name: str,
+    dtype: str,
+    device: str,
+    *,
+    where: Mapping[str, str] = MappingProxyType({}),
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> LoadedModel:
+    """`where` tells both readers what to read in `folder`; `options` are the model's alone."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     shown = folder / where.get("gguf_file", "")
+    local = {"local_files_only": True, **where}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **where)
-        with _quiet():
+        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+        # The reader of GGUF files draws a bar that transformers' own switch leaves on.
+        with _quiet(), redirect_stderr(StringIO()) if where else nullcontext():
             model, report = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True, **where
+                folder,
+                dtype=getattr(torch, dtype),
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are told below, in one line
+                **local,
+                **options,
             )
     except Exception as error:  # transformers and its readers raise whatever a damaged file happens to cause
         raise CheckpointError(f"cannot load a model from {shown}: {_line(error)}") from error
+    _check_weights(str(shown), report)
+    return LoadedModel(_placed(model, device).eval(), tokenizer, name)
+
+
+def _check_weights(shown: str, report: Mapping[str, Any]) -> None:
+    """Refuse weights that are not those of the model that `config.json` describes."""
+    odd = sorted(report.get("mismatched_keys", ()))
+    if odd:
+        key, found, wanted = odd[0]
+        shapes = f"{key} has shape {list(found)} and config.json wants {list(wanted)}"
+        raise CheckpointError(f"{shown} holds the weights of another model: {shapes}")
     missing = sorted(report.get("missing_keys", ()))
     if missing:
         raise CheckpointError(f"{shown} lacks {len(missing)} of the model's weights, among them {missing[0]}")
-    return LoadedModel(model.to(device).eval(), tokenizer, name)
+    unused = sorted(report.get("unexpected_keys", ()))
+    if unused:
+        warnings.warn(
+            f"{shown}: {len(unused)} weights have no place in the model, among them {unused[0]}", stacklevel=4
+        )
+
+
+def _placed(model: PreTrainedModel, device: str) -> PreTrainedModel:
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise ConfigError(f"cannot use device {device!r}: {_line(error)}") from error
 
 
 def _line(error: Exception) -> str:
@@ -123,16 +182,18 @@ def _line(error: Exception) -> str:
 
 
 class _quiet:
-    """Hide transformers' progress bar while weights load."""
+    """Hide transformers' progress bar and its report while weights load."""
 
     def __enter__(self) -> None:
         from transformers.utils import logging
 
-        self._shown = logging.is_progress_bar_enabled()
+        self._shown, self._verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
         logging.disable_progress_bar()
+        logging.set_verbosity(logging.CRITICAL)
 
     def __exit__(self, *_: object) -> None:
         from transformers.utils import logging
 
+        logging.set_verbosity(self._verbosity)
         if self._shown:
             logging.enable_progress_bar()

@@ -1,12 +1,14 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from palaestra import errors
 from palaestra.agents import models
@@ -109,6 +111,61 @@ def test_a_damaged_gguf(tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"GGUF" + bytes(60))
     with pytest.raises(CheckpointError, match=r"bad\.gguf"):
         load_model(tmp_path / "bad.gguf")
+
+
+def write_gguf(path: Path) -> None:
+    """A Llama of one layer, its embedding packed in blocks of 8 bits, with a tokenizer of letters."""
+    gguf = pytest.importorskip("gguf")
+    pytest.importorskip("accelerate")
+    width, letters = 32, ["<end>", *sorted(bytes_to_unicode().values()), "oo"]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("little")
+    writer.add_context_length(64)
+    writer.add_block_count(1)
+    writer.add_embedding_length(width)
+    writer.add_feed_forward_length(width)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(1)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(letters)
+    writer.add_token_merges(["o o"])
+    writer.add_eos_token_id(0)
+    shapes = {"attn_q": (32, 32), "attn_k": (16, 32), "attn_v": (16, 32), "attn_output": (32, 32)}
+    shapes |= dict.fromkeys(("ffn_gate", "ffn_up", "ffn_down"), (32, 32)) | dict.fromkeys(
+        ("attn_norm", "ffn_norm"), (32,)
+    )
+    drawn = np.random.default_rng(0)
+    for name, shape in shapes.items():
+        writer.add_tensor(f"blk.0.{name}.weight", drawn.normal(size=shape).astype(np.float32))
+    writer.add_tensor("output_norm.weight", np.ones(width, np.float32))
+    packing = gguf.GGMLQuantizationType.Q8_0
+    table = gguf.quantize(drawn.normal(size=(len(letters), width)).astype(np.float32), packing)
+    writer.add_tensor("token_embd.weight", table, raw_dtype=packing)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_gguf_file_becomes_a_model_that_can_be_trained_and_saved(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_gguf(tmp_path / "little.gguf")
+    loaded = load_model(tmp_path / "little.gguf")
+    shown = capfd.readouterr()
+    assert (loaded.name, shown.err, shown.out) == ("little", "", "")
+    assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
+    ids = torch.tensor([loaded.tokenizer("look")["input_ids"]])
+    assert ids.shape == (1, 3)
+    loss = loaded.model(ids, labels=ids).loss
+    loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in loaded.model.parameters())
+    loaded.model.save_pretrained(tmp_path / "saved")
+    loaded.tokenizer.save_pretrained(tmp_path / "saved")
+    again = load_model(tmp_path / "saved")
+    assert again.tokenizer("look")["input_ids"] == ids[0].tolist()
+    torch.testing.assert_close(again.model(ids, labels=ids).loss, loss, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("module", "extra"), [("torch", "train"), ("gguf", "gguf")])
