@@ -38,7 +38,7 @@ def configure(parser: Parser) -> None:
         "--idle", type=positive, default=1800, metavar="SECONDS", help="of a silent client (default: 1800)"
     )
     parser.add_argument(
-        "--max-message", type=positive, default=64, metavar="MIB", help="largest of a client (default and most: 64)"
+        "--max-message", type=positive, default=8, metavar="MIB", help="largest of a client (default: 8; most: 64)"
     )
     parser.add_argument(
         "--placement",

@@ -1,5 +1,6 @@
 """`palaestra serve` as a person uses it: what it prints, how it ends, what it refuses."""
 
+import contextlib
 import json
 import re
 import signal
@@ -101,3 +102,44 @@ def test_the_client_of_the_documentation_plays(tmp_path: Path) -> None:
         program = client.replace("ws://127.0.0.1:8642", served.url.replace("http", "ws"))
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
         assert done.stdout == "What is the capital of Nepal? Right. 1.0\n"
+
+
+UPGRADE = (
+    b"GET /session HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+ATTACKS = {
+    "nothing": b"",
+    "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 50,
+    "half a header": b"GET /session HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ",
+    "headers without end": b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 50_000,
+    "one long header": b"GET / HTTP/1.1\r\nX: " + b"y" * 1_000_000,
+    "a body without end": b"POST /envs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000000\r\n\r\n"
+    + b"y" * 100_000,
+    "many requests": b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 1000,
+    "a frame of 1 TiB": UPGRADE + b"\x82\xff\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00" + b"y" * 100_000,
+    "half a frame": UPGRADE + b"\x82\xfe\xff\xff\x00\x00\x00\x00" + b"y" * 100,
+    "parts without end": UPGRADE + (b"\x02" + b"\x00\x80\x00\x00\x00\x00" * 20_000),
+    "a reserved frame": UPGRADE + b"\xff\x80\x00\x00\x00\x00",
+    "no mask": UPGRADE + b"\x82\x02\xc1\xc1",
+}
+
+
+def memory(served: Served) -> int:
+    """Resident bytes of the server."""
+    return int(Path(f"/proc/{served.process.pid}/statm").read_text(encoding="ascii").split()[1]) * 4096
+
+
+def test_hostile_clients_cost_little() -> None:
+    with serving("--sessions", "20", "test/Ledger-v0") as served, contextlib.ExitStack() as stack:
+        host, port = served.url.removeprefix("http://").split(":")
+        get(served, "/health")
+        before = memory(served)
+        for said in [*ATTACKS.values()] * 4:
+            attacker = stack.enter_context(socket.create_connection((host, int(port)), timeout=5))
+            with contextlib.suppress(OSError):
+                attacker.sendall(said)
+        assert get(served, "/health") == {"status": "ok"}
+        assert memory(served) - before < 64 * 2**20
+        assert served.stop() == 0
+        assert len(served.said().splitlines()) == 2

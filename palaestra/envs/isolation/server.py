@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,13 +24,13 @@ from palaestra.envs.core import Env
 from palaestra.envs.isolation.messages import DEFAULT_PORT, KEY_PARAMETER, TOKEN_VARIABLE, Open
 from palaestra.envs.isolation.offers import Offers, Places, close_quietly
 from palaestra.envs.isolation.placement import Kind
-from palaestra.envs.isolation.protocol import MAX_MESSAGE_BYTES
 from palaestra.envs.registry import EnvSpec, make, registered_ids, spec
 from palaestra.errors import ConfigError, EnvError, UnknownNameError, require
 
 require("aiohttp", "remote")
 
 from aiohttp import web  # noqa: E402
+from aiohttp.http_exceptions import HttpProcessingError  # noqa: E402
 
 from palaestra.envs.isolation.session import Session  # noqa: E402
 
@@ -57,8 +58,8 @@ class ServerSettings:
     """Most environments at once."""
     idle_seconds: float = 1800.0
     """A client that asks for nothing for so long is sent away."""
-    message_bytes: int = MAX_MESSAGE_BYTES
-    """Largest message of a client."""
+    message_bytes: int = 8 * 2**20
+    """Largest message of a client; of every session one may be in memory."""
     heartbeat_seconds: float = 120.0
     """How often clients are asked whether they are still there."""
     placement: Kind = "inline"
@@ -131,7 +132,9 @@ class EnvServer:
             EnvError: the address cannot be had.
         """
         settings = self.settings
-        self._http = web.Server(self._handle, access_log=None, keepalive_timeout=HEADER_SECONDS, lingering_time=1.0)
+        self._http = web.Server(
+            self._handle, access_log=None, logger=_LOG, keepalive_timeout=HEADER_SECONDS, lingering_time=1.0
+        )
         try:
             self._listener = await asyncio.get_running_loop().create_server(self._accept, settings.host, settings.port)
         except (OSError, OverflowError) as error:
@@ -248,6 +251,15 @@ class EnvServer:
             if (newest := spec(id).id) in self.specs:
                 return self.specs[newest]
         raise UnknownNameError("environment", id, self.specs)  # whatever else is registered here is nobody's business
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether it says that something is wrong here, rather than with what a client sent: anybody could fill the log."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_LOG = logging.getLogger(__name__)
+_LOG.addFilter(_is_ours)
 
 
 class _Refusing(asyncio.Protocol):
