@@ -11,8 +11,11 @@ from typing import Any
 
 import msgspec
 import pytest
+import torch
 from support.envs import timeless
 from support.levers import levers_recipe, register_levers, save_tiny_model
+from support.tokens import tiny
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from palaestra.errors import PalaestraError
 from palaestra.training.checkpoint import list_checkpoints, load_latest
@@ -128,6 +131,27 @@ def test_a_damaged_newest_checkpoint_costs_time_only(folder: Path, undisturbed: 
     with pytest.warns(UserWarning, match="trying the one before"):
         train(levers_recipe(folder, *LONG), resume=True)
     assert outcome(folder / "run") == undisturbed
+
+
+def test_dropout_in_the_base_model_and_recomputed_activations(folder: Path) -> None:
+    """A model whose configuration asks for dropout, in training mode: no draw of torch's own may enter."""
+    GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=len(tiny()), n_embd=16, n_layer=1, n_head=2, n_positions=256, bos_token_id=0, eos_token_id=0
+        )
+    ).save_pretrained(folder / "base")
+    more = [*LONG, "budget.iterations=5", "learner.gradient_checkpointing=true"]
+    expected = outcome(train(levers_recipe(folder, *more, f"out={folder / 'whole'}")).directory)
+
+    def die(row: Mapping[str, Any]) -> None:
+        torch.rand(1)  # the whole run's generator stands elsewhere
+        if row["iteration"] == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(levers_recipe(folder, *more), progress=die)
+    train(levers_recipe(folder, *more), resume=True)
+    assert outcome(folder / "run") == expected
 
 
 def test_resuming_a_finished_run_changes_nothing(folder: Path) -> None:

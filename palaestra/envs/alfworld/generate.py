@@ -25,9 +25,11 @@ class Level:
     kinds: tuple[Kind, ...]
     """Task types, drawn evenly."""
     receptacles: tuple[int, int]
-    """Fewest and most receptacles of a scene."""
+    """The number wanted is drawn between these. A scene never has more; it has fewer where the kinds of receptacles
+    that the room has, drawn by ALFRED's frequencies, run out before."""
     objects: tuple[int, int]
-    """Fewest and most objects of a scene."""
+    """The number wanted is drawn between these. Those that fit into no receptacle of the scene are left out, so that
+    it may have fewer, but never fewer than the task needs; a lamp that the task needs comes on top."""
     least_plan: int
     """Games whose oracle plan is shorter are not used, in commands."""
     max_turns: int
@@ -38,8 +40,8 @@ LEVELS: dict[str, Level] = {
     "small": Level(KINDS[2:], (5, 8), (5, 10), 6, 16),
     "full": Level(KINDS, (9, 30), (12, 32), 1, 50),
 }
-"""`small`: rooms of 5 to 8 receptacles and the four types whose plans have 6 commands or more (clean, heat, cool, two
-objects). `full`: ALFRED-sized rooms and all six types."""
+"""`small`: rooms of 8 receptacles at most and the four types whose plans have 6 commands or more (clean, heat, cool,
+two objects). `full`: ALFRED-sized rooms and all six types."""
 
 
 def generate(level: str, split: str, index: int) -> Game:

@@ -31,8 +31,24 @@ def test_games_keep_their_levels_promises(level: str) -> None:
         assert drawn.goal.kind == limits.kinds[i % len(limits.kinds)]
         assert len(drawn.receptacles) <= limits.receptacles[1]
         assert len(drawn.objects) <= limits.objects[1] + 1  # a lamp may come on top
+        assert sum(name == drawn.goal.object for name, _, _ in drawn.objects) >= 1 + drawn.goal.kind.startswith(
+            "pick_two"
+        )
         assert limits.least_plan <= len(plan(World(drawn))) < limits.max_turns
         assert not World(drawn).won()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_sizes_fill_their_range(level: str) -> None:
+    """A scene may fall short of the number drawn for it; nearly all have the least, and they are spread to the most."""
+    games, limits = [game(level, i) for i in range(N)], LEVELS[level]
+    for sizes, (least, most) in (
+        ([len(g.receptacles) for g in games], limits.receptacles),
+        ([len(g.objects) for g in games], limits.objects),
+    ):
+        assert sum(size >= least for size in sizes) >= 0.93 * N
+        assert max(sizes) >= most - 1
+        assert len(set(range(least, most + 1)) & set(sizes)) > 0.8 * (most - least)
 
 
 def test_a_game_depends_on_its_index_alone() -> None:
