@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -46,6 +45,11 @@ class Recipe:
         parts = [*sorted(self.requirements), *WORKER_NEEDS, os.path.realpath(self.python), self.version]
         return hashlib.blake2b("\0".join(parts).encode(), digest_size=10).hexdigest()
 
+    @property
+    def venv(self) -> Venv:
+        """Its place in the cache, built or not."""
+        return Venv(cache_folder() / self.key)
+
 
 @dataclass(frozen=True, slots=True)
 class Venv:
@@ -73,11 +77,11 @@ class Venv:
         """Whether it can be used. One whose base interpreter has been deleted cannot."""
         return self.mark.is_file() and self.python.exists()
 
-    def requirements(self) -> list[str]:
-        """What was asked for; empty where the file that says so cannot be read."""
-        with suppress(OSError, ValueError, KeyError):
-            return [str(each) for each in json.loads(self.mark.read_bytes())["requirements"]]
-        return []
+    def recipe(self) -> Recipe | None:
+        """What it is made of; `None` where that is not known."""
+        with suppress(OSError, msgspec.MsgspecError):
+            return msgspec.json.decode(self.mark.read_bytes(), type=Recipe)
+        return None
 
     async def remove(self) -> None:
         """Delete it with its log, after whoever is building it."""
@@ -92,9 +96,21 @@ class Venv:
 
 
 def cache_folder() -> Path:
-    """`interpreters` in `$PALAESTRA_CACHE`, or in `~/.cache/palaestra`."""
+    """Where virtual environments are kept."""
+    return cache_root() / "interpreters"
+
+
+def cache_root() -> Path:
+    """`$PALAESTRA_CACHE`, or `~/.cache/palaestra`."""
     named = os.environ.get("PALAESTRA_CACHE")
-    return (Path(named).expanduser() if named else Path.home() / ".cache" / "palaestra").absolute() / "interpreters"
+    return (Path(named).expanduser() if named else Path.home() / ".cache" / "palaestra").absolute()
+
+
+def not_writable(error: OSError) -> EnvError:
+    """What a person is told when something cannot be kept."""
+    return EnvError(
+        f"cannot write to {cache_root()}: {error.strerror or error}; name another folder in PALAESTRA_CACHE"
+    )
 
 
 def cached() -> list[Venv]:
@@ -116,7 +132,7 @@ async def built(recipe: Recipe, tell: Tell = lambda line: None) -> Venv:
     for requirement in recipe.requirements:
         if requirement.lstrip().startswith("-") or not requirement.strip():
             raise EnvError(f"{requirement!r} is no requirement; put pip's options into its own configuration (PIP_...)")
-    venv = Venv(cache_folder() / recipe.key)
+    venv = recipe.venv
     if venv.ready:
         return venv
     try:
@@ -124,9 +140,7 @@ async def built(recipe: Recipe, tell: Tell = lambda line: None) -> Venv:
             if not venv.ready:
                 await _build(venv, recipe, lock, tell)
     except OSError as error:
-        raise EnvError(
-            f"cannot write to {cache_folder()}: {error.strerror or error}; name another folder in PALAESTRA_CACHE"
-        ) from error
+        raise not_writable(error) from error
     return venv
 
 
@@ -144,7 +158,7 @@ async def _build(venv: Venv, recipe: Recipe, lock: int, tell: Tell) -> None:
                 if await _run(command, log.fileno(), lock, tell) != 0:
                     raise EnvError(f"{_last_word(venv.log)}; the full log is {venv.log}")
         unmarked = venv.mark.with_suffix(".new")
-        unmarked.write_text(json.dumps(asdict(recipe)))
+        unmarked.write_text(msgspec.json.encode(recipe).decode())
         unmarked.replace(venv.mark)
     except BaseException:
         venv._delete()

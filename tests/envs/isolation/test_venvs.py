@@ -1,5 +1,4 @@
 import asyncio
-import json
 import os
 import re
 import signal
@@ -60,7 +59,7 @@ def test_many_ask_and_one_builds(index: Path) -> None:
     (venv,) = cached()
     assert said[0][-1] == str(venv.python)
     assert venv.ready
-    assert venv.requirements() == ["quizlib"]
+    assert venv.recipe() == recipe("quizlib")
     assert imports(venv, "quizlib", "msgspec")
     assert not imports(venv, "rich")
     asyncio.run(venv.remove())
@@ -116,13 +115,12 @@ def test_cancelling_ends_the_build(index: Path) -> None:
 def test_one_whose_base_is_gone_is_not_ready(tmp_path: Path) -> None:
     venv = Venv(tmp_path / "abc")
     venv.python.parent.mkdir(parents=True)
-    venv.mark.write_text(json.dumps({"requirements": ["x"]}))
+    venv.mark.write_text("{}")
     venv.python.symlink_to(tmp_path / "python3.11")
     assert not venv.ready
     (tmp_path / "python3.11").touch()
     assert venv.ready
-    venv.mark.write_text("not JSON")
-    assert venv.requirements() == []
+    assert venv.recipe() is None
 
 
 def test_the_key_is_of_the_ingredients() -> None:
