@@ -6,18 +6,23 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 from support.isolated_envs import Able, Bad, Ledger, spec
 
+from palaestra.agents.rollout import Episode, RolloutLimits, rollout
+from palaestra.agents.scripted import RandomAgent
 from palaestra.envs.core import Env
 from palaestra.envs.isolation.env import IsolatedEnv
 from palaestra.envs.isolation.placement import Deadlines, Placement
 from palaestra.envs.isolation.protocol import Ask, Value, encode
 from palaestra.envs.registry import make
+from palaestra.envs.tasks import load_suite
 from palaestra.errors import DeadlineError, EnvError, PalaestraError, WorkerError
+from palaestra.trajectories.record import Trajectory
 
 aiohttp = pytest.importorskip("aiohttp", reason="the extra 'remote' is not installed")
 
@@ -315,3 +320,28 @@ def test_a_channel_answers_one_call_at_a_time() -> None:
             await stepping
 
     run(go)
+
+
+def household(placement: Placement, on_done: Callable[[Trajectory], None] | None = None) -> list[Trajectory]:
+    """Forty episodes of a random agent, ten at a time."""
+    episodes = [Episode(task=task, id=f"{i}") for i, task in enumerate(load_suite("alfworld/small:test[:40]"))]
+    limits = RolloutLimits(max_turns=8, concurrency=10)
+    make_env = partial(make, placement=placement)
+    return asyncio.run(rollout(episodes, RandomAgent(), make_env, limits, on_done=on_done))
+
+
+def test_a_rollout_is_the_same_there() -> None:
+    with serving() as served:
+        there = household(Placement(kind="remote", url=served.url))
+    here = household(Placement())
+    assert {one.status for one in here} == {"ok"}
+    assert [one.steps[-1].state_hash for one in there] == [one.steps[-1].state_hash for one in here]
+
+
+def test_a_rollout_survives_its_server() -> None:
+    with serving() as served:
+        played = household(Placement(kind="remote", url=served.url), lambda _: served.process.kill())
+    statuses = [one.status for one in played]
+    assert statuses.count("ok") >= 1
+    assert statuses.count("error") >= 29  # those that had not begun
+    assert "cannot reach" in str(played[-1].error)
