@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from palaestra.envs.checks.probe import Odd, Probe, Skipped, require
-from palaestra.envs.episode import advance, play
+from palaestra.envs.episode import Episode, advance, play
 
 ORACLE_STEPS = 500
 """Most steps in which an oracle may solve a task."""
@@ -20,8 +20,13 @@ async def advising(probe: Probe) -> None:
                 await advance(env, episode, await env.oracle())
             graded = hasattr(env, "verify") and (await env.verify()).success
         require(episode.solved or graded, f"the oracle did not solve seed {seed} in {len(episode.steps)} steps")
-        if not episode.ended and not graded:
+        if _goes_on(episode) and not graded:
             raise Odd("the oracle solves the task, but the episode goes on; set terminated when the task is solved")
+
+
+def _goes_on(episode: Episode) -> bool:
+    """Whether a step says success but does not end the episode."""
+    return any(step.info.get("success") and not (step.terminated or step.truncated) for step in episode.steps)
 
 
 async def advising_purely(probe: Probe) -> None:
