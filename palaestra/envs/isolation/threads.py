@@ -86,11 +86,15 @@ class ThreadChannel:
         """
         spec, state = await self._run(_snapshot)
         siblings: list[ThreadChannel] = []
+        restoring: list[asyncio.Task[None]] = []
         try:
-            siblings.extend(ThreadChannel() for _ in range(n))  # one by one: those before a failure are kept
-            await asyncio.gather(*(sibling._run(lambda host: _restore(host, spec, state)) for sibling in siblings))
+            for _ in range(n):
+                siblings.append(sibling := ThreadChannel())
+                restoring.append(asyncio.create_task(sibling._run(lambda host: _restore(host, spec, state))))
+            await asyncio.gather(*restoring)
         except BaseException:
-            for sibling in siblings:
+            for task, sibling in zip(restoring, siblings, strict=True):
+                task.cancel()
                 sibling.kill()
             raise
         return [*siblings]
@@ -99,7 +103,7 @@ class ThreadChannel:
         """Close what is still open, and let the thread end."""
         with suppress(Exception):
             await self._run(Host.close)
-        self._far.jobs.put(None)
+        self._far.end()
 
     def kill(self) -> None:
         """Cancel what waits in the thread, abandon what blocks; the environment is closed when that is over."""
@@ -107,7 +111,7 @@ class ThreadChannel:
 
     async def _run(self, work: Callable[[Host], Coroutine[Any, Any, T]]) -> T:
         if self._far.ended:
-            raise WorkerError("the thread of the environment was ended")
+            raise _ended()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         self._far.jobs.put(_Job(work, loop, answer))
@@ -128,7 +132,9 @@ class _FarSide:
         """Do one job after another until there is a `None`; the thread's whole life."""
         asyncio.set_event_loop(self._loop)
         while (job := self.jobs.get()) is not None:
-            if not self.ended and not job.answer.cancelled():
+            if self.ended:
+                job.settle(None, _ended())
+            elif not job.answer.cancelled():
                 self._do(job)
             del job  # while it waits, a thread should hold no observation
         self._finish()
@@ -169,6 +175,10 @@ class _FarSide:
         with suppress(BaseException):
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
+
+
+def _ended() -> WorkerError:
+    return WorkerError("the thread of the environment was ended; call reset to begin again")
 
 
 async def _cancel_all() -> None:

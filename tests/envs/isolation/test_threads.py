@@ -249,6 +249,29 @@ def test_a_snapshot_that_fails_is_an_error_and_the_episode_goes_on() -> None:
     asyncio.run(play(Unrestorable, "ValueError: no way back"))
 
 
+def test_a_fork_in_which_one_hangs_leaves_no_task() -> None:
+    go_on = threading.Event()
+    restored: list[int] = []
+
+    class Second(Copied):
+        async def restore(self, state: int) -> None:
+            restored.append(state)
+            if len(restored) == 2:
+                raise ValueError("no way back")
+            go_on.wait()
+
+    async def play() -> None:
+        async with threaded(Second) as env:
+            await env.reset(seed=0)
+            with pytest.raises(EnvError, match="no way back"):
+                await env.fork(2)
+            await asyncio.sleep(0)
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+            go_on.set()
+
+    asyncio.run(play())
+
+
 def test_500_instances_take_no_descriptor_and_leave_nothing() -> None:
     def descriptors() -> int:
         return len(os.listdir("/proc/self/fd"))
@@ -334,3 +357,26 @@ def test_deep_recursion_is_an_error_and_no_crash() -> None:
                 await env.step("a")
 
     asyncio.run(play())
+
+
+def test_too_many_threads_is_an_error_that_helps() -> None:
+    program = """
+import asyncio, resource
+from palaestra.envs.isolation.threads import STACK_BYTES, ThreadChannel
+
+async def main():
+    channels = [ThreadChannel()]
+    used = int(open("/proc/self/statm").read().split()[0]) * 4096
+    resource.setrlimit(resource.RLIMIT_AS, (used + 200 * STACK_BYTES, -1))
+    try:
+        for _ in range(400):
+            channels.append(ThreadChannel())
+    except Exception as error:
+        print(type(error).__name__, error)
+    await asyncio.gather(*(channel.close() for channel in channels))
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith("WorkerError cannot start a thread for an environment")
+    assert done.stderr == ""
