@@ -78,7 +78,7 @@ def env_seconds(game: Game, commands: list[str]) -> float:
 
 def original_seconds(original: Original, game: Game, commands: list[str]) -> float:
     """Seconds a step of the original."""
-    original.load(msgspec.to_builtins(game))
+    original.load(game)
     return statistics.mean(original.step(command).seconds for command in commands)
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, overload
 import msgspec
 
 from palaestra.envs.core import Env
-from palaestra.envs.isolation.placement import Kind, Placement
+from palaestra.envs.isolation.placement import Kind, Placement, foreign
 from palaestra.envs.wrappers import OrderEnforcing, TimeLimit, WrapperSpec
 from palaestra.errors import DataError, EnvError, PalaestraError, UnknownNameError
 
@@ -329,3 +329,9 @@ def discover() -> None:
 
 
 register("alfworld/Household-v0", "palaestra.envs.alfworld.env:HouseholdEnv")
+register(
+    "alfworld/Original-v0",
+    "palaestra.envs.alfworld.original:OriginalEnv",
+    placement=foreign("alfworld", "alfworld==0.4.2"),
+)
+register("babyai/Text-v0", "palaestra.envs.babyai.env:BabyAIEnv")

@@ -28,7 +28,7 @@ def original() -> Iterator[Original]:
         pytest.skip(
             "no alfworld: pip install 'palaestra[alfworld]', or name a Python that has it in PALAESTRA_ALFWORLD_PYTHON"
         )
-    with Original(python, parse_cache=True) as process:
+    with Original(python, fast_grammar=True) as process:
         yield process
 
 
@@ -59,7 +59,7 @@ def inadmissible(world: World, rng: random.Random) -> str:
 def test_every_state_is_the_originals(original: Original, level: str, index: int) -> None:
     game, rng = generate(level, "train", index), random.Random(index)
     world = World(game)
-    check(world, world.restart(), original.load(msgspec.to_builtins(game)))
+    check(world, world.restart(), original.load(game))
     for _ in range(RANDOM_COMMANDS):
         if rng.random() < 0.25:
             refused = inadmissible(world, rng)
@@ -75,7 +75,7 @@ def test_rare_commands_are_the_originals(original: Original) -> None:
     """What random play seldom reaches: every state of an object, examined; lamps; knives."""
     game = msgspec.convert(SCENE, Game)
     world = World(game)
-    check(world, world.restart(), original.load(SCENE))
+    check(world, world.restart(), original.load(game))
     for command in SCRIPT.strip().splitlines():
         check(world, world.act(command), original.step(command))
 

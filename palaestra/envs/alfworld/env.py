@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
-from palaestra.envs.alfworld.game import Game, check_game
-from palaestra.envs.alfworld.generate import LEVELS, generate
+from palaestra.envs.alfworld.assignment import assignment
+from palaestra.envs.alfworld.game import Game
 from palaestra.envs.alfworld.oracle import next_command
 from palaestra.envs.alfworld.world import NOTHING_HAPPENS, State, World
 from palaestra.envs.core import Env, Info, Reset, Step
 from palaestra.envs.tasks import Task
-from palaestra.errors import DataError, EnvError
-
-MAX_TURNS = 50
-"""ALFWorld's usual episode limit, for whole games that name none."""
+from palaestra.errors import EnvError
 
 
 class HouseholdEnv(Env[str, str]):
     """ALFWorld's household tasks on Palaestra's own engine.
 
-    A task's `params` hold either `level`, `split` and `index` of a generated game, or a whole `game`; `max_turns` caps
-    the episode. Without a task, `reset` draws a training game of `level` from its seed. The game itself has no
-    randomness.
+    `assignment` says what a task's `params` hold. Without a task, `reset` draws a training game of `level` from its
+    seed. The game itself has no randomness.
     """
 
     def __init__(self, level: str = "small") -> None:
@@ -41,8 +34,7 @@ class HouseholdEnv(Env[str, str]):
         Raises:
             DataError: the task's params do not describe a game that can be played.
         """
-        params = task.params if task else {"level": self.level, "split": "train", "index": _index(seed)}
-        game, self._max_turns = _game(params), _max_turns(params)
+        game, self._max_turns = assignment(task, seed, self.level)
         self._world = World(game)
         self._turns = 0
         return Reset(self._world.restart(), self._info(self._world, False))
@@ -100,29 +92,3 @@ class HouseholdEnv(Env[str, str]):
             "invalid": invalid,
             "task_type": world.game.goal.kind,
         }
-
-
-def _index(seed: int | None) -> int:
-    if seed is None:
-        import secrets
-
-        return secrets.randbelow(1 << 31)
-    return int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=4).digest(), "big")
-
-
-def _game(params: Mapping[str, Any]) -> Game:
-    try:
-        if "game" in params:
-            return check_game(msgspec.convert(params["game"], Game))
-        return generate(str(params["level"]), str(params["split"]), int(params["index"]))
-    except (msgspec.ValidationError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"the task's params do not describe a household game: {error}") from error
-
-
-def _max_turns(params: Mapping[str, Any]) -> int:
-    turns = params.get("max_turns")
-    if turns is None:
-        return LEVELS[str(params["level"])].max_turns if "game" not in params else MAX_TURNS
-    if not isinstance(turns, int) or turns < 1:
-        raise DataError(f"max_turns of a household game is a positive whole number, not {turns!r}")
-    return turns

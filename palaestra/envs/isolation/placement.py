@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Annotated, Literal
 
 import msgspec
@@ -54,3 +55,16 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Of `interpreter`: path of an existing interpreter to use as it is, or, with `requirements`, to build on."""
     url: str = ""
     """Of `remote`: `http://host:port`. The token, where one is asked for, is in `PALAESTRA_TOKEN`."""
+
+
+def foreign(package: str, *requirements: str) -> Placement:
+    """For an environment that needs `package`: a worker process where it can be imported here, else an interpreter.
+
+        register("alfworld/Original-v0", ..., placement=foreign("alfworld", "alfworld==0.4.2"))
+
+    Args:
+        package: top-level name, as it is imported.
+        requirements: what pip installs into the interpreter.
+    """
+    kind: Kind = "interpreter" if find_spec(package) is None else "process"
+    return Placement(kind=kind, requirements=requirements)
