@@ -94,11 +94,25 @@ class RolloutConfig(Config, frozen=True, kw_only=True):
     """Deadline of one environment step."""
 
 
+class GigpoConfig(Config, frozen=True, kw_only=True):
+    """The step part of GiGPO's advantage (Feng et al., arXiv 2505.10978)."""
+
+    gamma: Fraction = 0.95
+    """Discount of the return to go."""
+    omega: NonNegativeFloat = 1.0
+    """Weight of the step part; with 0 the advantage is the group's."""
+
+
 class AlgorithmConfig(Config, frozen=True, kw_only=True):
     """The base that all algorithms share; what one of them adds is under `settings.NAME`."""
 
     name: str = "epo"
     """An entry of `palaestra.training.algorithms.ALGORITHMS`."""
+    advantage: Literal["group", "gigpo"] = "group"
+    """`group`: an episode's return against its group, on all of its tokens. `gigpo`: plus, turn by turn, the return to
+    go against the group's other turns that began with the same observation."""
+    gigpo: GigpoConfig = GigpoConfig()
+    """Settings of that step part."""
     normalise: Literal["std", "mean", "rloo"] = "std"
     """Group advantage: divided by the standard deviation (GRPO), mean only (Dr.GRPO), or leave one out (RLOO)."""
     weighting: Literal["trajectory", "row"] = "trajectory"
@@ -131,8 +145,9 @@ class AlgorithmConfig(Config, frozen=True, kw_only=True):
     mismatch_cap: NonNegativeFloat = 0.0
     """Cap of the truncated importance weight between engine and learner; 0 for none."""
     drop_uniform_groups: bool | None = None
-    """Leave groups whose episodes all got the same reward out of the forward pass. Their policy gradient is zero, so
-    this saves time only; null does it wherever no term (entropy, KL) has a gradient there, true insists."""
+    """Leave episodes without any advantage (with `group`: those whose groups all got the same reward) out of the
+    forward pass. Their policy gradient is zero, so this saves time only; null does it wherever no term (entropy, KL)
+    has a gradient there, true insists."""
     settings: dict[str, dict[str, Any]] = {}
     """Settings of single algorithms by name; those of other algorithms than `name` are checked but stay unused, so that
     `algorithm.name=grpo` alone turns an EPO recipe into its baseline."""

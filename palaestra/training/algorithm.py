@@ -21,6 +21,7 @@ from palaestra.errors import CheckpointError
 from palaestra.training.advantage import Normalise, Singleton, Weighting, group_advantage
 from palaestra.training.aggregate import Mode, token_weights
 from palaestra.training.batch import Batch
+from palaestra.training.gigpo import gigpo_advantage
 from palaestra.training.importance import truncated_importance
 from palaestra.training.kl import Kind, kl_estimate
 from palaestra.training.surrogate import surrogate
@@ -138,6 +139,34 @@ class GroupAdvantage:
             singleton=self.singleton,
         )
         return torch.where(batch.mask, per_row[:, None], 0.0).float()
+
+
+@dataclass(frozen=True, slots=True)
+class GigpoAdvantage:
+    """That of the episode plus one of each step among the group's visits to the same state; see `gigpo_advantage`."""
+
+    normalise: Literal["mean", "std"] = "std"
+    weighting: Weighting = "trajectory"
+    singleton: Singleton = "zero"
+    gamma: float = 0.95
+    omega: float = 1.0
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """[B, T] float32, 0 where not masked in: the same on all tokens of a turn."""
+        turns = batch.turns
+        assert turns is not None
+        per_turn = gigpo_advantage(
+            turns.reward,
+            turns.group,
+            turns.traj,
+            turns.anchor,
+            gamma=self.gamma,
+            omega=self.omega,
+            normalise=self.normalise,
+            weighting=self.weighting,
+            singleton=self.singleton,
+        )
+        return turns.on_tokens(per_turn, batch)
 
 
 @dataclass(frozen=True, slots=True)

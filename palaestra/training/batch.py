@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -20,6 +21,29 @@ class Allowed:
     """[M] int64."""
     offsets: Tensor
     """[P+1] int64, P = number of policy tokens of the batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """`S` turns, those of one trajectory after each other and in time order."""
+
+    start: Tensor
+    """[N] int64: where each trajectory's turns begin."""
+    traj: Tensor
+    """[S] int64: position of the turn's trajectory."""
+    group: Tensor
+    """[S] int64."""
+    reward: Tensor
+    """[S] float64: the step's own reward, less the penalty of a refused action."""
+    anchor: Tensor
+    """[S] int64: turns that began with the same observation have the same number."""
+
+    def on_tokens(self, values: Tensor, batch: Batch) -> Tensor:
+        """Each turn's value [S] on its policy tokens, [B, T] float32, 0 elsewhere."""
+        tokens = torch.zeros(batch.shape)
+        turn = self.start[batch.traj][:, None] + batch.step_id
+        tokens[batch.mask] = values[turn[batch.mask]].float()
+        return tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +78,8 @@ class Batch:
     """[B, T] float32: of the same pass."""
     ref_logprob: Tensor | None = None
     """[B, T] float32: under the frozen reference policy."""
+    turns: Turns | None = None
+    """What happened turn by turn, for credit within episodes; `step_id` is a position in the trajectory's turns."""
 
     @property
     def shape(self) -> tuple[int, int]:

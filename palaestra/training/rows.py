@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from palaestra.errors import DataError
-from palaestra.training.batch import Allowed, Batch
+from palaestra.training.batch import Allowed, Batch, Turns
 from palaestra.training.groups import require_equal_starts
 from palaestra.trajectories.record import Node, Trajectory
 
@@ -67,7 +67,7 @@ def build_rows(trajectories: Sequence[Trajectory], *, temperature: float = 1.0, 
     left_out.subtract(t.status if t.status not in TRAINABLE else "empty" for t in kept)
     rows = [row for index, trajectory in enumerate(kept) for row in rows_of(trajectory, index)]
     rewards = [t.total_reward - invalid_penalty * sum(s.invalid for s in t.steps) for t in kept]
-    batch = _fill(rows, kept, rewards, temperature)
+    batch = _fill(rows, kept, rewards, temperature).with_(turns=_turns(kept, invalid_penalty))
     return Rows(batch=batch, trajectories=kept, left_out={k: n for k, n in sorted(left_out.items()) if n > 0})
 
 
@@ -157,6 +157,20 @@ class _Columns:
                     self.entropy[index, span] = node.entropies
                 allowed.extend(node.allowed if node.allowed is not None else [[]] * len(node.ids))
             start = span.stop
+
+
+def _turns(trajectories: Sequence[Trajectory], invalid_penalty: float) -> Turns:
+    steps = [step for t in trajectories for step in t.steps]
+    lengths = np.array([len(t.steps) for t in trajectories], dtype=np.int64)
+    groups = _numbered(t.group or t.id for t in trajectories)
+    rewards = np.array([step.reward - invalid_penalty * step.invalid for step in steps], dtype=np.float64)
+    return Turns(
+        start=torch.from_numpy(np.cumsum(lengths) - lengths),
+        traj=torch.from_numpy(np.repeat(np.arange(len(trajectories)), lengths)),
+        group=torch.from_numpy(np.repeat(groups, lengths)),
+        reward=torch.from_numpy(rewards),
+        anchor=torch.from_numpy(_numbered(step.observation for step in steps)),
+    )
 
 
 def _check_sampled(node: Node, trajectory: Trajectory) -> None:

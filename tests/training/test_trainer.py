@@ -49,10 +49,17 @@ def rows(directory: Path, kind: str) -> list[dict[str, Any]]:
     return [row for row in read_metrics(directory / "metrics.jsonl") if row["kind"] == kind]
 
 
-@pytest.mark.parametrize("algorithm", ["epo", "grpo"])
+@pytest.mark.parametrize("algorithm", ["epo", "grpo", "grpo gigpo"])
 def test_training_learns(folder: Path, algorithm: str) -> None:
     """From about chance (one command of four, twice) to nearly always."""
-    overrides = ["budget.iterations=40", "evaluation.every=0", "evaluation.test_episodes=0", "rollout.groups=4"]
+    algorithm, _, advantage = algorithm.partition(" ")
+    overrides = [
+        f"algorithm.advantage={advantage or 'group'}",
+        "budget.iterations=40",
+        "evaluation.every=0",
+        "evaluation.test_episodes=0",
+        "rollout.groups=4",
+    ]
     train(levers_recipe(folder, f"algorithm.name={algorithm}", "optimiser.lr=0.02", *overrides))
     success = [row["success"] for row in rows(folder / "run", "train")]
     assert sum(success[:3]) / 3 < 0.5

@@ -11,13 +11,25 @@ nothing: its advantages are 0. `normalise=mean` with `aggregation=dr-grpo-mean` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
+
+from torch import Tensor
 
 from palaestra.config import AlgorithmConfig, Config, NonNegativeFloat
 from palaestra.errors import ConfigError
 from palaestra.training.aggregate import CONSTANT_MODES, Mode
-from palaestra.training.algorithm import Algorithm, EntropyBonus, GroupAdvantage, KLPenalty, PolicyLoss, Term, Tracker
+from palaestra.training.algorithm import (
+    Algorithm,
+    EntropyBonus,
+    GigpoAdvantage,
+    GroupAdvantage,
+    KLPenalty,
+    PolicyLoss,
+    Term,
+    Tracker,
+)
+from palaestra.training.batch import Batch
 
 
 class Settings(Config, frozen=True, kw_only=True):
@@ -58,16 +70,29 @@ def base_terms(config: AlgorithmConfig) -> tuple[Term, ...]:
 def assemble(
     config: AlgorithmConfig, terms: tuple[Term, ...], trackers: Mapping[str, Tracker] = MappingProxyType({})
 ) -> Algorithm:
-    """An algorithm with GRPO's advantage and the given terms."""
+    """An algorithm with the recipe's advantage and the given terms."""
     drop = config.drop_uniform_groups
     return Algorithm(
         name=config.name,
-        advantage=GroupAdvantage(config.normalise, config.weighting, config.singleton),
+        advantage=advantage_of(config),
         terms=terms,
         trackers=trackers,
         invalid_penalty=config.invalid_penalty,
         drop_uniform_groups=not any(term.needs_all for term in terms) if drop is None else drop,
     )
+
+
+def advantage_of(config: AlgorithmConfig) -> Callable[[Batch], Tensor]:
+    """Credit of whole episodes, or of their steps too.
+
+    Raises:
+        ConfigError: GiGPO with a normalisation that it does not have.
+    """
+    if config.advantage == "group":
+        return GroupAdvantage(config.normalise, config.weighting, config.singleton)
+    if config.normalise == "rloo":
+        raise ConfigError("algorithm.advantage gigpo has algorithm.normalise std or mean, not rloo")
+    return GigpoAdvantage(config.normalise, config.weighting, config.singleton, config.gigpo.gamma, config.gigpo.omega)
 
 
 def constant_of(config: AlgorithmConfig, mode: Mode, key: str = "algorithm.aggregation") -> float | None:
