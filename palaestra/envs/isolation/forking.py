@@ -7,6 +7,7 @@ import asyncio
 import gc
 import os
 import random
+import re
 import signal
 import socket
 import stat
@@ -17,9 +18,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from palaestra.envs.isolation import proc
-from palaestra.envs.isolation.wire import Forked, Refused, frame, receive_sockets
+from palaestra.envs.isolation.wire import Forked, Refused, frame
 
 _HARMLESS = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+_WRITABLE_SHARED = re.compile(rb"^\S+ .w.s ", re.MULTILINE)
 
 
 class OpenFile(NamedTuple):
@@ -83,21 +85,7 @@ def _file_info(number: int) -> dict[str, str]:
 
 def _shared_memory() -> str:
     with open("/proc/self/maps", "rb") as file:
-        for line in file:
-            if b"-" in line and line.split(None, 2)[1].endswith(b"s") and b"w" in line.split(None, 2)[1]:
-                return "it shares memory that it writes to"
-    return ""
-
-
-def take_sockets(near: socket.socket, n: int) -> list[socket.socket]:
-    """The sockets that the other side sends; fewer if it goes away."""
-    sockets: list[socket.socket] = []
-    while len(sockets) < n:
-        data, some = receive_sockets(near, 1)
-        sockets.extend(some)
-        if not data:
-            break
-    return sockets
+        return "it shares memory that it writes to" if _WRITABLE_SHARED.search(file.read()) else ""
 
 
 def multiply(near: socket.socket, sockets: Sequence[socket.socket], known: set[int]) -> socket.socket | None:

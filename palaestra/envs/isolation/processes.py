@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from typing import TypeVar
+from collections.abc import Sequence
 
 from palaestra.envs.isolation.channel import CannotFork, Channel
 from palaestra.envs.isolation.pool import POOL, Wanted, Worker
@@ -15,7 +15,6 @@ from palaestra.envs.isolation.wire import (
     Fork,
     Forked,
     Order,
-    Ready,
     Refused,
     Release,
     Reply,
@@ -26,8 +25,6 @@ from palaestra.envs.isolation.wire import (
 from palaestra.envs.isolation.zygote import socket_pair
 from palaestra.envs.registry import EnvSpec
 from palaestra.errors import DataError, EnvError, WorkerError
-
-T = TypeVar("T", bound=Reply)
 
 
 async def open_process(spec: EnvSpec, *, python: str = sys.executable) -> ProcessChannel:
@@ -63,7 +60,7 @@ class ProcessChannel:
     async def call(self, call: Call) -> Result:
         """Have it done by the worker; see `Channel.call`."""
         reply = await self._exchange(call)
-        if isinstance(reply, Ready | Refused | Forked):
+        if isinstance(reply, Refused | Forked):
             raise self._broken(f"a worker answered a call by {type(reply).__name__}")
         return reply
 
@@ -85,9 +82,7 @@ class ProcessChannel:
         try:
             pairs.extend(socket_pair() for _ in range(n))
             with worker.process.forking() as copies:
-                await self._ask(Fork(n), Ready)
-                send_sockets(self._socket, b"s", [far for _, far in pairs])
-                forked = await self._answered(Forked)
+                forked = self._forked(await self._exchange(Fork(), [far for _, far in pairs]))
                 processes = [copies.add(pid) for pid in forked.pids]
         except BaseException:
             for near, _ in pairs:
@@ -101,17 +96,11 @@ class ProcessChannel:
             for (near, _), process in zip(pairs, processes, strict=True)
         ]
 
-    async def _ask(self, order: Order, expected: type[T]) -> T:
-        return self._checked(await self._exchange(order), expected)
-
-    async def _answered(self, expected: type[T]) -> T:
-        return self._checked(await self._receive(), expected)
-
-    def _checked(self, reply: Reply, expected: type[T]) -> T:
+    def _forked(self, reply: Reply) -> Forked:
         if isinstance(reply, Refused):
             raise CannotFork(f"the process cannot be copied: {reply.reason}")
-        if not isinstance(reply, expected):
-            raise self._broken(f"a worker answered by {type(reply).__name__}")
+        if not isinstance(reply, Forked):
+            raise self._broken(f"a worker answered a call to fork by {type(reply).__name__}")
         return reply
 
     async def close(self) -> None:
@@ -141,13 +130,13 @@ class ProcessChannel:
             self._answer.set_exception(WorkerError("the worker was killed"))
         worker.end()
 
-    async def _exchange(self, order: Order) -> Reply:
+    async def _exchange(self, order: Order, sockets: Sequence[socket.socket] = ()) -> Reply:
         worker, data = self._living, frame(order)
         if self._busy:
             raise EnvError("the worker is busy with an earlier call; await it first")
         self._busy = True
         try:
-            sent = self._send(worker, data)
+            sent = self._send(worker, data, sockets)
             if sent < len(data):
                 await self._loop.sock_sendall(worker.socket, memoryview(data)[sent:])
         except OSError:
@@ -159,9 +148,9 @@ class ProcessChannel:
             self._busy = False
         return await self._receive()
 
-    def _send(self, worker: Worker, data: bytes) -> int:
+    def _send(self, worker: Worker, data: bytes, sockets: Sequence[socket.socket]) -> int:
         try:
-            return worker.socket.send(data)
+            return send_sockets(worker.socket, data, sockets) if sockets else worker.socket.send(data)
         except BlockingIOError:
             return 0
 

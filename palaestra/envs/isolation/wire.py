@@ -24,10 +24,7 @@ _LENGTH = struct.Struct("<I")
 
 
 class Fork(msgspec.Struct, frozen=True, tag=True):
-    """Copy yourself. Answer: `Refused`, or `Ready`, and after the sockets have come, `Forked` or `Refused`."""
-
-    n: int
-    """At most `MOST_SOCKETS`."""
+    """Copy yourself for each of the sockets that come with this. Answer: `Forked` or `Refused`."""
 
 
 class Release(msgspec.Struct, frozen=True, tag=True):
@@ -38,10 +35,6 @@ class Prepare(msgspec.Struct, frozen=True, tag=True):
     """Import the code of an environment. No answer."""
 
     entry_point: str
-
-
-class Ready(msgspec.Struct, frozen=True, tag=True):
-    """Forking is right; send the sockets."""
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):
@@ -57,7 +50,7 @@ class Forked(msgspec.Struct, frozen=True, tag=True):
 
 
 Order = Call | Fork | Release | Prepare
-Reply = Result | Ready | Refused | Forked
+Reply = Result | Refused | Forked
 
 _ORDERS: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
 _REPLIES: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
@@ -139,11 +132,11 @@ class Frames:
         return packed
 
 
-def send_sockets(through: socket.socket, data: bytes, sockets: Sequence[socket.socket]) -> None:
-    """Send `data` with `sockets`, at most `MOST_SOCKETS`, which stay open here too."""
+def send_sockets(through: socket.socket, data: bytes, sockets: Sequence[socket.socket]) -> int:
+    """Send `data` with `sockets`, at most `MOST_SOCKETS`, which stay open here too; returns how many bytes went."""
     numbers = array.array("i", [each.fileno() for each in sockets])
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)] if sockets else []
-    through.sendmsg([data], ancillary)
+    return through.sendmsg([data], ancillary)
 
 
 def receive_sockets(through: socket.socket, size: int) -> tuple[bytes, list[socket.socket]]:

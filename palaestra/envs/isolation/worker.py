@@ -11,7 +11,7 @@ from contextlib import suppress
 from palaestra.envs.isolation import forking, proc
 from palaestra.envs.isolation.host import Host, failure
 from palaestra.envs.isolation.protocol import Call, Failed, Value
-from palaestra.envs.isolation.wire import Fork, Frames, Prepare, Ready, Refused, Release, decode_order, frame
+from palaestra.envs.isolation.wire import Fork, Frames, Prepare, Refused, Release, decode_order, frame, receive_sockets
 from palaestra.envs.registry import load_object
 from palaestra.errors import PalaestraError
 
@@ -35,6 +35,8 @@ class _Worker:
         self.near = near
         self.frames = Frames()
         self.waiting: deque[bytes] = deque()
+        self.sockets: list[socket.socket] = []
+        """That came with a call to fork."""
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
         self.files = proc.open_files()
@@ -43,15 +45,15 @@ class _Worker:
 
     def run(self) -> None:
         """Serve until the other side closes."""
-        while (order := self.loop.run_until_complete(self._serve())) is not None:
-            self._fork(order)
+        while self.loop.run_until_complete(self._serve()):
+            self._fork()
 
-    async def _serve(self) -> Fork | None:
-        """Answer calls until one asks for a fork, which is done outside of the event loop."""
+    async def _serve(self) -> bool:
+        """Answer calls until one asks for a fork, which is done outside of the event loop; `False` at the end."""
         while (packed := await self._next()) is not None:
             order = decode_order(packed)
             if isinstance(order, Fork):
-                return order
+                return True
             if isinstance(order, Prepare):
                 _prepare(order.entry_point)
                 continue
@@ -59,21 +61,22 @@ class _Worker:
             try:
                 self.near.sendall(answer)
             except OSError:
-                return None
+                return False
             if not self.settled:
                 self._find_parent()
-        return None
+        return False
 
     async def _next(self) -> bytes | None:
         while not self.waiting:
             if len(asyncio.all_tasks()) > 1:
                 await self._until_readable()  # tasks of the environment go on meanwhile
             try:
-                data = self.near.recv(self.frames.missing)
+                data, sockets = receive_sockets(self.near, self.frames.missing)
             except OSError:
                 return None
             if not data:
                 return None
+            self.sockets += sockets
             self.waiting.extend(self.frames.add(data))
         return self.waiting.popleft()
 
@@ -108,17 +111,17 @@ class _Worker:
             os.environ.update(self.environ)
         return True
 
-    def _fork(self, order: Fork) -> None:
-        reason = forking.obstacle(self.loop, self.files)
-        self.near.sendall(frame(Refused(reason) if reason else Ready()))
-        if reason:
+    def _fork(self) -> None:
+        sockets, self.sockets = self.sockets, []
+        if reason := forking.obstacle(self.loop, {*self.files, *(each.fileno() for each in sockets)}):
+            self.near.sendall(frame(Refused(reason)))
+            for each in sockets:
+                each.close()
             return
-        sockets = forking.take_sockets(self.near, order.n)
-        if len(sockets) == order.n:
-            own = forking.multiply(self.near, sockets, self.files)
-            if own is not None:
-                _GHOSTS.append(self.loop)
-                self._settle(own)
+        own = forking.multiply(self.near, sockets, self.files)
+        if own is not None:
+            _GHOSTS.append(self.loop)
+            self._settle(own)
 
     def _find_parent(self) -> None:
         """Once the fork server is the parent, its end is this process's end too."""
