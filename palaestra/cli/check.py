@@ -6,6 +6,7 @@ Every environment is checked in a process of its own: one that crashes, hangs or
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -60,26 +61,38 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(specs: Sequence[EnvSpec], args: argparse.Namespace) -> list[Report]:
     from palaestra.cli.progress import Bars
-    from palaestra.envs.checks.supervisor import supervised
-    from palaestra.envs.deadline import Limits
 
-    modules = [Path(name).stem if name.endswith(".py") else name for name in args.imports]
     reports = []
     with Bars() as bars:
         for spec in specs:
-            report = supervised(
-                spec,
-                modules=modules,
-                episodes=args.episodes,
-                max_steps=args.max_steps,
-                placement=args.placement,
-                limits=Limits(call=args.call_seconds, check=args.check_seconds),
-                progress=_show(bars.add(spec.id)),
-            )
-            reports.append(report)
+            reports.append(report := _check_one(spec, args, _show(bars.add(spec.id))))
             if args.json and args.all:
                 print(report.to_json(), flush=True)
     return reports
+
+
+def _check_one(spec: EnvSpec, args: argparse.Namespace, progress: Callable[[str, Check | None], None]) -> Report:
+    import msgspec
+
+    from palaestra.envs.checks.report import Report
+    from palaestra.envs.checks.supervisor import build_interpreter, supervised, unbuilt
+    from palaestra.envs.deadline import Limits
+
+    where = args.placement or spec.placement.kind
+    spec = msgspec.structs.replace(spec, placement=msgspec.structs.replace(spec.placement, kind=where))
+    if unbuilt(spec):
+        if args.all:
+            missing = f"an interpreter of its own; to build it: palaestra check {spec.id}"
+            return Report(env=spec.id, placement=where, missing=missing)
+        asyncio.run(build_interpreter(spec))
+    return supervised(
+        spec,
+        modules=[Path(name).stem if name.endswith(".py") else name for name in args.imports],
+        episodes=args.episodes,
+        max_steps=args.max_steps,
+        limits=Limits(call=args.call_seconds, check=args.check_seconds),
+        progress=progress,
+    )
 
 
 def _show(move: Callable[[float, float | None, str], None]) -> Callable[[str, Check | None], None]:
@@ -103,16 +116,22 @@ def _summary(reports: Sequence[Report], as_json: bool) -> int:
 
         Console().print(_table(reports))
         for report in reports:
-            for check in [] if report.missing else [*report.failures, *report.warnings]:
-                print(f"{report.env}  {check}: {check.reason}")
+            for line in _remarks(report):
+                print(f"{report.env}  {line}")
     failed = [report for report in reports if not report.ok and not report.missing]
     if failed:
         print(f"{len(failed)} of {len(reports)} environments break the contract", file=sys.stderr)
     return 1 if failed else 0
 
 
+def _remarks(report: Report) -> list[str]:
+    """What somebody should read, a line each."""
+    if report.missing:
+        return [f"– skipped: it needs {report.missing}"]
+    return [f"{check}: {check.reason}" for check in (*report.failures, *report.warnings)]
+
+
 def _table(reports: Sequence[Report]) -> Table:
-    from rich.markup import escape
     from rich.table import Table
 
     from palaestra.envs.checks.report import MARKS
@@ -126,7 +145,7 @@ def _table(reports: Sequence[Report]) -> Table:
     table.add_column("random agent", justify="right")
     for report in reports:
         if report.missing:
-            table.add_row(report.env, f"skipped: needs {escape(report.missing)}")
+            table.add_row(report.env, "skipped")
             continue
         counts = [str(len(report.having(outcome))) for outcome in MARKS]
         chance = [f"{100 * b.success:.0f} %" for b in report.baselines if b.agent == "random"] or [""]

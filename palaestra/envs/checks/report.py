@@ -34,8 +34,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     env: str
     placement: str = "inline"
     """Where its instances ran."""
-    checks: tuple[Check, ...]
-    determinism: Grade | None
+    checks: tuple[Check, ...] = ()
+    determinism: Grade | None = None
     """`exact`: seed and actions fix every observation, reward and flag. `seeded`: the seed fixes the first observation.
     `noisy`: neither. `None`: could not be played."""
     episodes: int = 0
@@ -45,7 +45,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     baselines: tuple[Baseline, ...] = ()
     """How agents that know nothing fare."""
     missing: str = ""
-    """What has to be installed before it can be made, if that is why it could not."""
+    """What is needed before it can be made, if that is why it could not: an extra, for example."""
 
     @property
     def ok(self) -> bool:

@@ -20,8 +20,10 @@ from palaestra.envs.checks.report import Check, Report
 from palaestra.envs.checks.resources import family
 from palaestra.envs.checks.worker import Message, Request
 from palaestra.envs.deadline import Limits
+from palaestra.envs.isolation.channel import open_channel
 from palaestra.envs.isolation.placement import Kind
 from palaestra.envs.isolation.proc import kill, resident_bytes
+from palaestra.envs.isolation.venvs import cached
 from palaestra.envs.registry import EnvSpec
 
 _GRACE = 15.0
@@ -72,6 +74,25 @@ def supervised(
             return _Supervision(worker, limits.check + _GRACE, memory_bytes, progress).report(spec.id, where)
         finally:
             worker.end()
+
+
+def unbuilt(spec: EnvSpec) -> bool:
+    """Whether the environment needs an interpreter that nobody has built yet, which may take minutes."""
+    placement = spec.placement
+    if placement.kind != "interpreter" or (placement.python and not placement.requirements):
+        return False
+    recipes = [venv.recipe() for venv in cached() if venv.ready]
+    return all(recipe is None or recipe.requirements != placement.requirements for recipe in recipes)
+
+
+async def build_interpreter(spec: EnvSpec) -> None:
+    """Build it, however long that takes: no deadline of a check counts it.
+
+    Raises:
+        EnvError: it cannot be built, or does not start.
+    """
+    channel = await open_channel(spec)
+    await channel.close()
 
 
 class _Worker:
