@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.interpreters import own_interpreter
 from support.isolated_envs import Able, Bad, GlobalDice, Ledger, spec
 from support.serving import shared_server
 
@@ -41,6 +42,7 @@ KINDS: dict[str, Callable[[], AbstractContextManager[Placement]]] = {
     "inline": lambda: nullcontext(Placement()),
     "thread": lambda: nullcontext(Placement(kind="thread")),
     "process": lambda: nullcontext(Placement(kind="process")),
+    "interpreter": own_interpreter,
     "remote": served,
 }
 """How to get a placement of each kind; what has to run for it runs inside."""
