@@ -67,7 +67,12 @@ SuiteLoader = Callable[..., TaskSuite]
 _REFERENCE = re.compile(
     r"(?P<name>[^/:]+)(/(?P<level>[^:]+))?:(?P<split>[^:\[\]]+)(\[(?P<start>(-?\d+)?):(?P<stop>(-?\d+)?)\])?"
 )
-_LOADERS: dict[str, SuiteLoader | str] = {"alfworld": "palaestra.envs.alfworld.suite:load"}
+_LOADERS: dict[str, SuiteLoader | str] = {
+    "alfworld": "palaestra.envs.alfworld.suite:load",
+    "babyai": "palaestra.envs.babyai.suite:load",
+    "textworld": "palaestra.envs.textworld.suite:load",
+    "textworld-express": "palaestra.envs.textworld_express.suite:load",
+}
 
 
 def register_suite(name: str, loader: SuiteLoader | str) -> None:
