@@ -66,6 +66,8 @@ class Probe:
     watch: Watch
     baselines: list[Baseline] = field(default_factory=list)
     """What the agents that know nothing got."""
+    other_link: int | None = None
+    """First link of a hash chain that was another one in another process, 0 for that of the reset."""
     _episodes: dict[int, Episode] = field(default_factory=dict)
     _wandered: list[Wandered] = field(default_factory=list)
     _repeats: bool | None = None

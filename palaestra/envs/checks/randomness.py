@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from palaestra.envs.checks.elsewhere import links_elsewhere
-from palaestra.envs.checks.probe import Odd, Probe, Skipped, require
+from palaestra.envs.checks.probe import Broken, Odd, Probe, Skipped, require
 from palaestra.envs.episode import play
 
 
@@ -55,7 +55,7 @@ async def repeating(probe: Probe) -> None:
         again = await probe.again(episode)
         if again.links != episode.links:
             raise Odd(
-                f"seed {episode.seed}, played again, differs at {_first_difference(episode.links, again.links)}; "
+                f"seed {episode.seed}, played again, differs at {_named(_first_other(episode.links, again.links))}; "
                 "if that is meant, register it with nondeterministic=True"
             )
 
@@ -68,13 +68,18 @@ async def repeating_elsewhere(probe: Probe) -> None:
     episodes = await probe.episodes()
     found = await links_elsewhere(probe, episodes)
     for episode, links in zip(episodes, found, strict=True):
-        require(
-            links == episode.links,
-            f"seed {episode.seed} differs in another process at {_first_difference(episode.links, links)}; "
-            "sort sets before they are walked through, and use neither hash() nor id()",
-        )
+        if links != episode.links:
+            probe.other_link = _first_other(episode.links, links)
+            raise Broken(
+                f"seed {episode.seed} differs in another process at {_named(probe.other_link)}; "
+                "sort sets before they are walked through, and use neither hash() nor id()"
+            )
 
 
-def _first_difference(before: list[str], now: list[str]) -> str:
-    same = next((i for i, (a, b) in enumerate(zip(before, now, strict=False)) if a != b), min(len(before), len(now)))
-    return f"step {same}" if same else "the reset"
+def _first_other(before: list[str], now: list[str]) -> int:
+    pairs = enumerate(zip(before, now, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(before), len(now)))
+
+
+def _named(link: int) -> str:
+    return f"step {link}" if link else "the reset"

@@ -45,7 +45,7 @@ def test_what_is_right_passes_everywhere(placement: Any) -> None:
         ("HiddenLimit", {}, "flags agree with success", "warn", "are terminated after exactly 9 steps; if that is a"),
         ("WrongFlag", {}, "flags agree with success", "fail", "ends with success, but as truncated"),
         ("EndlessSuccess", {}, "oracle solves", "warn", "the episode goes on; set terminated"),
-        ("Easy", {}, "random agent", "warn", r"mean reward 1, 100 % solved \(10 episodes\): an agent has little to"),
+        ("Easy", {}, "random agent", "warn", r"mean reward 0.9, 90 % solved \(10 episodes\): an agent has little to"),
         ("PaysAnything", {}, "nonsense agent", "warn", r"mean reward 5, 0 % solved .*xyzzy plugh' is rewarded"),
         ("PaysSilence", {}, "empty agent", "warn", "mean reward 5, .*no text at all is rewarded"),
         ("PaysIdleness", {}, "empty agent", "warn", "no text at all is rewarded"),
@@ -60,7 +60,7 @@ def test_the_promise_that_is_broken_is_named(
     found = report(name, **fields)
     [named] = [c for c in found.checks if c.name == check]
     assert (named.outcome, bool(re.search(reason, named.reason))) == (outcome, True), str(found)
-    if name not in ("Shared", "SharedSnapshot", "WrongFlag", "PaysIdleness", "Easy", "EndlessSuccess"):
+    if name not in ("Shared", "SharedSnapshot", "WrongFlag", "PaysIdleness", "EndlessSuccess"):
         assert odd(found) == [named], str(found)  # the others break more promises than one
 
 
@@ -72,6 +72,10 @@ def test_what_close_leaves_is_named(what: str, reason: str) -> None:
     found = supervised(spec)
     assert [check.name for check in odd(found)] == ["close releases everything"], str(found)
     assert reason in found.failures[0].reason
+
+
+def test_what_differs_in_another_process_is_not_exact() -> None:
+    assert report("HashOrder").determinism == "noisy"
 
 
 def test_declared_noise_is_expected() -> None:
