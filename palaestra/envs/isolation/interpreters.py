@@ -65,8 +65,9 @@ async def open_interpreter(spec: EnvSpec) -> Channel:
     from palaestra.envs.isolation.processes import open_process
 
     python = await _interpreter(spec)
-    path = [package_folder(), *own_folders(spec)]
-    environ = {"PYTHONPATH": os.pathsep.join(path), **spec.placement.environ}
+    asked = spec.placement.environ
+    path = [package_folder(), *own_folders(spec), asked.get("PYTHONPATH", "")]
+    environ = {**asked, "PYTHONPATH": os.pathsep.join(filter(None, path))}
     placement = msgspec.structs.replace(spec.placement, environ=environ)
     return await open_process(msgspec.structs.replace(spec, placement=placement), python=python)
 
@@ -153,7 +154,7 @@ async def _run_probe(python: str) -> tuple[bytes, str]:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-    return said, (complaints.decode(errors="replace").strip().splitlines() or [""])[-1]
+    return said, (complaints.decode(errors="replace").strip().splitlines() or [""])[-1][:300]
 
 
 def package_folder() -> str:

@@ -229,7 +229,7 @@ class _Server:
             path=path,
             environ={**_DEFAULTS, **os.environ, **self.environ},
             files=_plain_files() if path is not None else {},
-            main=os.path.abspath(main) if main and path is not None else None,
+            main=os.path.abspath(main) if main else None,
         )
         if setup != self._setup:
             self.order(setup)
