@@ -11,7 +11,7 @@ from palaestra.envs.history import fresh_seed
 from palaestra.envs.tasks import Task
 from palaestra.envs.textworld.files import checked
 from palaestra.envs.textworld.oracle import Oracle
-from palaestra.envs.textworld.recipe import SIZES, Recipe, check_names, of_challenge, of_level
+from palaestra.envs.textworld.recipe import LEVEL, SIZES, Recipe, check_names, of_challenge, of_level
 from palaestra.envs.textworld.shelf import game_file
 from palaestra.envs.textworld.story import Story, Turn
 from palaestra.errors import DataError, EnvError
@@ -23,16 +23,19 @@ class TextWorldEnv(Env[str, str]):
     """A TextWorld game: one of a level, one of a challenge by its settings, or a game file.
 
     A task's `params` hold `level`, `split` and `index`; or `challenge`, `settings` and `seed`; or `path`, of a `.z8`
-    file with its `.json` beside it; and `max_turns`. Without a task, `reset` draws a training game of `level` from its
-    seed. The first `reset` of a generated game makes it, which takes seconds; after that it comes from the cache.
+    file with its `.json` beside it; and `max_turns`. Without a task, `reset` draws from its seed one of the first
+    `games` training games of `level`. The first `reset` of a generated game makes it, which takes seconds; after that
+    it comes from the cache.
 
     Reward is the rise of the score, so that rewards add up to `info["score"]`; `info["max_score"]` is all there is. The
     game itself has no randomness.
     """
 
-    def __init__(self, level: str = "coin-easy") -> None:
+    def __init__(self, level: str = LEVEL, games: int = SIZES["train"]) -> None:
         check_names(level, "train")
-        self.level = level
+        if not 1 <= games <= SIZES["train"]:
+            raise EnvError(f"games is {games}; it is a number from 1 to {SIZES['train']}")
+        self.level, self.games = level, games
         self._story: Story | None = None
         self._turn: Turn | None = None
         self._commands: list[str] = []
@@ -93,7 +96,7 @@ class TextWorldEnv(Env[str, str]):
         return self._turn
 
     def _drawn(self, seed: int | None) -> dict[str, Any]:
-        index = (fresh_seed(None) if seed is None else seed) % SIZES["train"]
+        index = (fresh_seed(None) if seed is None else seed) % self.games
         return {"level": self.level, "split": "train", "index": index}
 
     def _drop(self) -> None:

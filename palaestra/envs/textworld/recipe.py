@@ -70,6 +70,8 @@ LEVELS: dict[str, Settings] = {
     "cooking-medium": Cooking(recipe=2, take=2, go=6, open=True, cook=True, cut=True),
     "cooking-hard": Cooking(recipe=3, take=3, go=12, open=True, cook=True, cut=True, drop=True),
 }
+LEVEL = "cooking-easy"
+"""What is played where nobody names a level."""
 SPLITS = {"train": 0, "validation": 1_000_000, "test": 2_000_000}
 """Split -> its first seed."""
 SIZES = {"train": 10_000, "validation": 1_000, "test": 1_000}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from palaestra.envs.tasks import Task, TaskSuite
-from palaestra.envs.textworld.recipe import SIZES, check_names
+from palaestra.envs.textworld.recipe import LEVEL, SIZES, check_names
 
 ENV = "textworld/Game-v0"
-LEVEL = "coin-easy"
 
 
 def load(split: str, level: str | None = None) -> TaskSuite:
-    """The games of one split; the default level is `coin-easy`.
+    """The games of one split; the default level is `cooking-easy`.
 
     Raises:
         UnknownNameError: no such level or split.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from palaestra.envs.core import Env, Info, Reset, Step
+from palaestra.envs.history import fresh_seed
 from palaestra.envs.tasks import Task
 from palaestra.envs.textworld_express.simulator import Setting, Simulator, Turn, setting, solution
 from palaestra.envs.walkthrough import Done, advise
@@ -54,9 +55,9 @@ class TextWorldExpressEnv(Env[str, str]):
         params = task.params if task is not None else self._drawn(seed)
         wanted, self._max_turns = _setting(params), _whole(params, "max_turns", MAX_TURNS, least=1)
         self._turn = None  # stays, should this fail
-        if self._simulator is None or not self._simulator.suits(wanted.game):
-            self._simulator = Simulator(wanted.game)
-        simulator = self._simulator
+        if self._simulator is not None and not self._simulator.suits(wanted.game):
+            self._drop()
+        self._simulator = simulator = self._simulator or Simulator(wanted.game)
         turn = simulator.begin(wanted)
         self._setting, self._turn, self._done = wanted, turn, []
         return Reset(f"{simulator.task()}\n\n{turn.observation.strip()}", self._info(turn, False))
@@ -74,7 +75,7 @@ class TextWorldExpressEnv(Env[str, str]):
 
     async def close(self) -> None:
         """Forget the game. Java goes on, for other instances, until this process ends."""
-        self._simulator = self._turn = None
+        self._drop()
 
     async def oracle(self) -> str:
         """The next command of the package's own solution; first the way back, for who has walked away from it."""
@@ -90,9 +91,12 @@ class TextWorldExpressEnv(Env[str, str]):
         assert self._setting is not None
         return f"{self._setting.game}, score {self._playing.score:g}\n{self._playing.look.strip()}"
 
-    def _drawn(self, seed: int | None) -> dict[str, Any]:
-        from palaestra.envs.history import fresh_seed
+    def _drop(self) -> None:
+        simulator, self._simulator, self._turn = self._simulator, None, None
+        if simulator is not None:
+            simulator.close()
 
+    def _drawn(self, seed: int | None) -> dict[str, Any]:
         seed = fresh_seed(None) if seed is None else seed
         index = derive_seed(seed, "textworld-express") % PER_SPLIT
         return {"game": self.game, "split": "train", "index": index, "params": self.params}

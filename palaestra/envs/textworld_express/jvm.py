@@ -7,7 +7,7 @@ import os
 import subprocess
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from palaestra.envs.textworld_express.apart import Apart
@@ -28,6 +28,8 @@ class Jvm:
     process: subprocess.Popen[bytes]
     owner: int
     """The process that started it: its connection cannot be shared with forked ones."""
+    idle: dict[bool, list[Any]] = field(default_factory=lambda: {False: [], True: []})
+    """Simulators that nobody uses now, by whether they are apart."""
 
     @property
     def alive(self) -> bool:
@@ -35,8 +37,10 @@ class Jvm:
         return self.owner == os.getpid() and self.process.poll() is None
 
 
-def new_simulator(apart: bool = False) -> Any:
-    """A simulator in this process's virtual machine, which is started if it does not run.
+def borrow(apart: bool = False) -> tuple[Jvm, Any]:
+    """The virtual machine of this process, which is started if it does not run, and a simulator in it.
+
+    Simulators are used again, because the package never closes the four files that each one reads.
 
     Args:
         apart: share not even static fields with the others; see `Apart`.
@@ -45,12 +49,24 @@ def new_simulator(apart: bool = False) -> Any:
         EnvError: there is no Java, or it does not start.
         MissingExtraError: textworld-express is not installed.
     """
-    gateway = _jvm().gateway
-    if not apart:
-        return call(gateway.jvm.textworldexpress.runtime.PythonInterface)
+    jvm = _jvm()
+    with suppress(IndexError):
+        return jvm, jvm.idle[apart].pop()
+    made = call(_make, jvm.gateway, apart)
+    call(jvm.gateway.jvm.java.lang.System.gc)  # closes the files
+    return jvm, made
+
+
+def give_back(jvm: Jvm, simulator: Any, apart: bool) -> None:
+    """Let others use a simulator that was borrowed."""
+    if jvm.alive:
+        jvm.idle[apart].append(simulator)
+
+
+def _make(gateway: Any, apart: bool) -> Any:
     from textworld_express.constants import JAR_PATH
 
-    return call(Apart, gateway, JAR_PATH)
+    return Apart(gateway, JAR_PATH) if apart else gateway.jvm.textworldexpress.runtime.PythonInterface()
 
 
 def call(method: Any, *args: Any) -> Any:

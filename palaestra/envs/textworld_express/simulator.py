@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
 
-from palaestra.envs.textworld_express.jvm import call, new_simulator, texts
+from palaestra.envs.textworld_express.jvm import borrow, call, give_back, texts
 from palaestra.errors import DataError, EnvError, UnknownNameError
 
 GAMES = ("cookingworld", "twc", "coin", "mapreader", "arithmetic", "sorting", "simonsays", "peckingorder")
@@ -64,17 +63,22 @@ class Simulator:
     """One game at a time; others in the same virtual machine do not touch it."""
 
     def __init__(self, game: str) -> None:
-        self.apart = game in ENTANGLED
-        self._java = new_simulator(self.apart)
+        """One that can begin `game`.
+
+        Raises:
+            EnvError: there is no Java, or it does not start.
+            MissingExtraError: textworld-express is not installed.
+        """
+        self._apart = game in ENTANGLED
+        self._jvm, self._java = borrow(self._apart)
 
     def suits(self, game: str) -> bool:
         """Whether it can begin `game` and its virtual machine still runs."""
-        if self.apart != (game in ENTANGLED):
-            return False
-        with suppress(EnvError):
-            call(self._java.errorStr)
-            return True
-        return False
+        return self._apart == (game in ENTANGLED) and self._jvm.alive
+
+    def close(self) -> None:
+        """Let others use what it is made of. It must not be used again."""
+        give_back(self._jvm, self._java, self._apart)
 
     def begin(self, setting: Setting, solved: bool = False) -> Turn:
         """Begin a game; `solved` has the package work out its solution, which takes up to a tenth of a second.
@@ -111,4 +115,6 @@ def solution(setting: Setting) -> tuple[str, ...]:
     """The commands that solve a game from its start, found in a simulator of their own."""
     simulator = Simulator(setting.game)
     simulator.begin(setting, solved=True)
-    return simulator.solution()
+    found = simulator.solution()
+    simulator.close()
+    return found
