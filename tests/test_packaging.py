@@ -33,8 +33,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_holds_what_the_package_needs(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    tracked = subprocess.run(["git", "ls-files", "palaestra"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert {name for name in tracked.stdout.splitlines() if (ROOT / name).exists()} <= names
+    files = {path for path in (ROOT / "palaestra").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert {path.relative_to(ROOT).as_posix() for path in files} <= names
     assert {f"palaestra/recipes/{recipe.name}" for recipe in (ROOT / "recipes").glob("*.yaml")} <= names
     report, model = "palaestra/trajectories/report/", "palaestra/models/tiny/"
     weights = {f"{model}{name}" for name in ("model.safetensors", "config.json", "tokenizer.json", "SHA256SUMS")}
