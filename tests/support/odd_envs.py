@@ -76,6 +76,15 @@ class Leaky(Corridor):
         return await super().reset(**kwargs)
 
 
+class Stuck(Corridor):
+    """Starts a process, and never comes back."""
+
+    async def reset(self, **kwargs: Any) -> Reset[str]:
+        self.started = subprocess.Popen(["sleep", "41.75"])
+        while True:
+            time.sleep(0.1)
+
+
 class HiddenLimit(Corridor):
     """Terminates after nine steps, which is a limit."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import time
 
 import msgspec
 
@@ -18,6 +19,8 @@ from palaestra.envs.deadline import Limits
 from palaestra.envs.isolation.placement import Kind
 from palaestra.envs.isolation.proc import adopt_orphans, kill
 from palaestra.envs.registry import EnvSpec
+
+_POLL = 0.05
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,12 +57,24 @@ def main() -> int:
     os.close(pipe)
     if sys.platform == "linux":
         adopt_orphans(True)
-    code = os.waitstatus_to_exitcode(os.waitpid(checker, 0)[1])
+    code = _ending(checker)
     for pid in family(os.getpid())[1:]:
         kill(pid)
     if code < 0:
         os.kill(os.getpid(), -code)  # end as the child did
     return code
+
+
+def _ending(checker: int) -> int:
+    """How the child ended, by itself or because whoever asked for the checks is gone."""
+    asker = os.getppid()
+    while True:
+        pid, status = os.waitpid(checker, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        if os.getppid() != asker:
+            kill(checker)
+        time.sleep(_POLL)
 
 
 def _check(pipe: int) -> int:

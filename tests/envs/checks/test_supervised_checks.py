@@ -2,7 +2,10 @@
 
 import contextlib
 import os
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -113,3 +116,25 @@ def test_nothing_is_left_open() -> None:
     for _ in range(3):
         report("os_exit", "create")
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_nothing_outlives_a_checker_that_is_killed() -> None:
+    """The environment has started a process, and hangs."""
+    code = (
+        "from palaestra.envs.checks.supervisor import supervised\n"
+        "from palaestra.envs.registry import EnvSpec\n"
+        "supervised(EnvSpec(id='odd/Leaky-v0', entry_point='support.odd_envs:Stuck'))"
+    )
+    path = os.pathsep.join(sys.path)
+    checker = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
+    _wait_for(lambda: bool(_sleeping("41.75")))
+    checker.kill()
+    checker.wait()
+    _wait_for(lambda: not _sleeping("41.75"))
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
