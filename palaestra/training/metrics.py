@@ -1,4 +1,8 @@
-"""Metrics of a run: one JSON object a line, and TensorBoard where it is asked for."""
+"""Metrics of a run: one JSON object a line, and TensorBoard where it is asked for.
+
+TensorBoard's events mirror the file: where a run goes on, they are written anew from the rows that stand, and readers
+drop what an earlier process wrote. So no step is there twice, and none that a kill caught before its flush is missing.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,10 @@ class MetricsWriter:
     def __init__(self, path: str | os.PathLike[str], *, tensorboard: Path | None = None) -> None:
         self.path = Path(path)
         self._file = GrowingFile(self.path)
-        self._board = _board(tensorboard) if tensorboard is not None else None
+        self._folder = tensorboard
+        self._board: Any = None
+        if tensorboard is not None:
+            require("tensorboard", "train")
 
     @property
     def offset(self) -> int:
@@ -34,7 +41,13 @@ class MetricsWriter:
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one row; numbers that are not finite become null."""
         self._file.append((json.dumps(finite(row), allow_nan=False) + "\n").encode())
-        if self._board is not None:
+        if self._folder is None:
+            return
+        if self._board is None:
+            self._board = _board(self._folder)
+            for standing in read_metrics(self.path):
+                self._to_board(standing)
+        else:
             self._to_board(row)
 
     def check_offset(self, offset: int) -> None:
@@ -74,7 +87,6 @@ class MetricsWriter:
         self.close()
 
     def _to_board(self, row: Mapping[str, Any]) -> None:
-        assert self._board is not None
         step = int(row.get("iteration", 0))
         for key, value in scalars(row):
             self._board.add_scalar(f"{row.get('tag', row.get('kind', 'train'))}/{key}", value, step)
@@ -118,6 +130,7 @@ def finite(value: Any) -> Any:
 
 
 def _board(folder: Path) -> Any:
-    require("tensorboard", "train")
+    """A writer of events; if there are any in `folder`, readers are told to drop them."""
     writer: Any = require("torch.utils.tensorboard", "train").SummaryWriter
-    return writer(str(folder))
+    earlier = any(folder.glob("events.*"))
+    return writer(str(folder), purge_step=0 if earlier else None)

@@ -1,6 +1,9 @@
 import json
 import math
+import resource
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,6 +68,42 @@ def test_tensorboard_gets_the_numbers(tmp_path: Path) -> None:
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(3, 0.5)]
     assert [(e.step, e.value) for e in events.Scalars("train/statuses/ok")] == [(3, 4.0)]
+
+
+def test_tensorboard_has_every_step_once_after_a_resume(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def rows(*iterations: int) -> Iterator[dict[str, Any]]:
+        return ({"kind": "train", "iteration": i, "loss": i / 2} for i in iterations)
+
+    path, board = tmp_path / "m.jsonl", tmp_path / "board"
+    with MetricsWriter(path, tensorboard=board) as writer:
+        for row in rows(0, 1):
+            writer.write(row)
+        offset = writer.offset
+        for row in rows(2, 3):
+            writer.write(row)
+    with MetricsWriter(path, tensorboard=board) as writer:
+        writer.truncate_to(offset)
+        for row in rows(2, 3, 4):
+            writer.write(row)
+    events = EventAccumulator(str(board), purge_orphaned_data=True)
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(i, i / 2) for i in range(5)]
+
+
+def test_a_first_row_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with MetricsWriter(tmp_path / "m.jsonl") as writer:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+        try:
+            with pytest.raises(PalaestraError, match="cannot write"):
+                writer.write({"iteration": 0, "success": 0.5})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        writer.write({"iteration": 1})
+    assert list(read_metrics(tmp_path / "m.jsonl")) == [{"iteration": 1}]
 
 
 def test_scalars_are_finite_numbers() -> None:
