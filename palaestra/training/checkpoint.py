@@ -65,14 +65,13 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> P
         _remove(target)
         os.replace(temporary, target)
         _sync(folder)
-        for old in list_checkpoints(folder)[:-keep]:
-            _remove(old)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise CheckpointError(
             f"cannot write checkpoint {target}: {reason}; earlier checkpoints are untouched, --resume goes on from them"
         ) from error
+    _prune(folder, keep)
     return target
 
 
@@ -91,8 +90,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     _verify(path)
     state = _read(path / "state.json", _json_object)
+    if not isinstance(state.get("iteration"), int):
+        raise CheckpointError(f"checkpoint {path} is damaged: state.json has no iteration")
     return Checkpoint(
-        iteration=int(state["iteration"]),
+        iteration=state["iteration"],
         model=_read(path / "model.safetensors", load_file),
         optimiser=_read(path / "optimiser.safetensors", load_file),
         state=state,
@@ -155,6 +156,15 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
     for name in (*_FILES, "manifest.json"):
         _sync(folder / name)
     _sync(folder)
+
+
+def _prune(folder: Path, keep: int) -> None:
+    """Remove all but the newest. One that stays costs room only, so that is a warning."""
+    for old in list_checkpoints(folder)[:-keep]:
+        try:
+            _remove(old)
+        except OSError as error:
+            warnings.warn(f"cannot remove the old checkpoint {old}: {error.strerror or error}", stacklevel=3)
 
 
 def _verify(path: Path) -> None:

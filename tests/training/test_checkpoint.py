@@ -1,9 +1,13 @@
+import hashlib
+import json
 import os
 import pickle
 import resource
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -111,6 +115,33 @@ def test_damage_is_found_and_the_one_before_taken(tmp_path: Path, name: str, dam
         latest = load_latest(tmp_path)
     assert latest is not None
     assert latest.iteration == 1
+
+
+@pytest.mark.parametrize(("name", "content"), [("manifest.json", '{"format": 1}'), ("state.json", "{}")])
+def test_a_checkpoint_that_lacks_a_key_is_damaged(tmp_path: Path, name: str, content: str) -> None:
+    path = save_checkpoint(tmp_path, checkpoint(1))
+    (path / name).write_text(content)
+    if name != "manifest.json":
+        manifest = json.loads((path / "manifest.json").read_text())
+        manifest["files"][name] = hashlib.sha256(content.encode()).hexdigest()
+        (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="000001 is damaged"):
+        load_checkpoint(path)
+
+
+def test_an_old_one_that_cannot_be_removed_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(tmp_path, checkpoint(1))
+    real = shutil.rmtree
+
+    def rmtree(path: Path, **options: Any) -> None:
+        if path.name == "000001":
+            raise PermissionError(1, "Operation not permitted")
+        real(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    with pytest.warns(UserWarning, match="cannot remove the old checkpoint .*000001: Operation not permitted"):
+        saved = save_checkpoint(tmp_path, checkpoint(2), keep=1)
+    assert load_checkpoint(saved).iteration == 2
 
 
 def test_if_all_are_damaged_that_is_said(tmp_path: Path) -> None:
