@@ -11,8 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.interpreters import own_interpreter
 from support.isolated_envs import Able, Bad, GlobalDice, Ledger, spec
+from support.processes import alive, command, descendants, eventually
 from support.serving import shared_server
 
+from palaestra.agents.rollout import Episode, RolloutLimits, rollout
+from palaestra.agents.scripted import ScriptedAgent
 from palaestra.envs.core import (
     Env,
     Step,
@@ -201,9 +204,10 @@ def test_deadlines_are_enforced(apart: Placement, when: str) -> None:
     async def go() -> None:
         where = hasty(apart, **{when: 0.3})
         env = make(spec(Bad, how="late", when=when, seconds=2.0, placement=where))
-        with pytest.raises(DeadlineError, match=f"{when} took longer than 0.3 s"):
+        if when == "step":
             await env.reset(seed=0)
-            await env.step("a")
+        with pytest.raises(DeadlineError, match=f"{when} took longer than 0.3 s"):
+            await (env.step("a") if when == "step" else env.reset(seed=0))
         await env.close()
 
     run(go())
@@ -343,3 +347,131 @@ def test_siblings_never_affect_each_other(placement: Placement, schedule: list[t
             return (await play(env, ["a", *actions]))[1:]
 
     assert run(interleaved()) == [run(alone([a for who, a in schedule if who == i])) for i in range(4)]
+
+
+HARD = [kind for kind in KINDS if kind in ("process", "interpreter")]
+"""Processes of their own: whatever happens in there, they can be ended."""
+
+
+@pytest.fixture(params=HARD)
+def hard(request: pytest.FixtureRequest) -> Iterator[Placement]:
+    with KINDS[request.param]() as given:
+        yield given
+
+
+FATES = {
+    "raise": ("error", "the door is"),
+    "wrong_type": ("error", "return Step"),
+    "wrong_info": ("error", "dict"),
+    "wrong_reward": ("error", "could not convert"),
+    "unserialisable": ("error", "JSON"),
+    "endless": ("error", "JSON"),
+    "huge": ("error", "over the limit"),
+    "print": ("ok", ""),
+    "fork": ("ok", ""),
+    "subprocess": ("ok", ""),
+    "daemon": ("ok", ""),
+    "orphan_exit": ("error", "exited with code 3"),
+    "allocate": ("error", "more than its limit of 200 MB"),
+    "busy": ("timeout", "step took longer"),
+    "late": ("timeout", "step took longer"),
+    "hang": ("timeout", "step took longer"),
+    "deaf": ("timeout", "step took longer"),
+    "os_exit": ("error", "exited with code 0"),
+    "sys_exit": ("error", "SystemExit"),
+    "interrupt": ("error", "KeyboardInterrupt"),
+    "base": ("error", "BaseException: bare"),
+    "cancelled": ("error", "CancelledError"),
+    "segfault": ("error", "SIGSEGV"),
+    "close_files": ("error", "worker process"),
+}
+"""What an episode's record says when its environment misbehaves so in a step."""
+
+
+def test_bad_environments_end_no_other_episode(hard: Placement) -> None:
+    """All of them at once, beside good ones: each becomes a status, and nothing is left of any."""
+    where = msgspec.structs.replace(
+        hard, memory_bytes=200_000_000, deadlines=Deadlines(step=3.0, create=60.0, reset=60.0, close=3.0)
+    )
+    specs = {f"test/{how}-v0": spec(Bad, how=how, seconds=60.0, placement=where) for how in FATES}
+    specs["test/Good-v0"] = spec(Ledger, length=5, wait=0.2, placement=where)
+    episodes = [Episode(task=Task(env=name, name=name), id=name) for name in specs]
+    episodes += [Episode(task=Task(env="test/Good-v0", name="good"), id=f"good {i}") for i in range(4)]
+    before = descendants()
+    done = run(
+        rollout(
+            episodes,
+            ScriptedAgent(["go"] * 5),
+            lambda name: make(specs[name]),
+            RolloutLimits(max_turns=5, retries=0),
+        )
+    )
+    for how, trajectory in zip(FATES, done, strict=False):
+        status, words = FATES[how]
+        assert (trajectory.status, words in trajectory.error) == (status, True), (how, trajectory.error)
+    assert [(good.status, len(good.steps), good.success) for good in done[len(FATES) :]] == [("ok", 5, True)] * 5
+    left = eventually(
+        lambda: [command(pid) for pid in descendants() - before], lambda names: "sleep 60.0" not in str(names)
+    )
+    assert "sleep 60.0" not in str(left)
+
+
+@pytest.mark.parametrize("when", ["create", "reset", "close"])
+@pytest.mark.parametrize("how", ["os_exit", "sys_exit", "interrupt", "segfault"])
+def test_dying_at_any_time_is_told_or_harmless(hard: Placement, how: str, when: str) -> None:
+    async def go() -> None:
+        env = make(spec(Bad, how=how, when=when, placement=hard))
+        try:
+            await env.reset(seed=0)
+            assert when == "close"
+        except EnvError as error:
+            assert when != "close"
+            assert any(word in str(error) for word in ("exited", "SystemExit", "Interrupt", "SIGSEGV"))  # noqa: PT017
+        await env.close()
+
+    run(go())
+
+
+@pytest.mark.parametrize("how", ["fork", "subprocess", "daemon"])
+def test_what_an_environment_started_ends_with_it(hard: Placement, how: str) -> None:
+    async def go() -> int:
+        env = make(spec(Bad, how=how, placement=msgspec.structs.replace(hard, reuse=1)))
+        await env.reset(seed=0)
+        child: int = (await env.step("a")).info["child"]
+        assert alive(child)
+        await env.close()
+        return child
+
+    child = run(go())
+    assert not eventually(lambda: alive(child), lambda living: not living)
+
+
+def test_cancelling_kills_what_does_not_listen(hard: Placement) -> None:
+    async def go() -> int:
+        env = make(spec(Bad, how="busy", seconds=60.0, placement=hard))
+        pid = int((await env.reset(seed=0)).info["pid"])
+        step = asyncio.create_task(env.step("a"))
+        await asyncio.sleep(0.1)
+        assert alive(pid)
+        step.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await step
+        await env.close()
+        return pid
+
+    pid = run(go())
+    assert not eventually(lambda: alive(pid), lambda living: not living)
+
+
+def test_many_at_once(hard: Placement) -> None:
+    async def episode(seed: int) -> list[Step[Any]]:
+        async with make(spec(Ledger, placement=hard)) as env:
+            await env.reset(seed=seed)
+            return await play(env, ["a", "b", "c"])
+
+    async def all_at_once() -> list[list[Step[Any]]]:
+        return await asyncio.gather(*(episode(seed) for seed in range(32)))
+
+    together = run(all_at_once())
+    assert together[7] == run(episode(7))
+    assert len({steps[0].observation for steps in together}) == 32

@@ -84,7 +84,7 @@ class Bad(Env[Any, str]):
 
     async def reset(self, *, seed: int | None = None, task: Task | None = None, options: Any = None) -> Reset[Any]:
         found = self._at("reset")
-        return found if found is not None else Reset("hello", {})  # type: ignore[no-any-return]
+        return found if found is not None else Reset("hello", {"pid": os.getpid()})  # type: ignore[no-any-return]
 
     async def step(self, action: str) -> Step[Any]:
         if self.when == "step" and self.how in ("hang", "deaf"):
@@ -143,7 +143,7 @@ class Bad(Env[Any, str]):
     def _daemon(self) -> Any:
         """A process whose parent is gone, in a session of its own."""
         code = "import subprocess, sys; print(subprocess.Popen(['sleep', sys.argv[1]], start_new_session=True, "
-        code += "stdout=subprocess.DEVNULL).pid)"
+        code += "stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid)"
         done = subprocess.run([sys.executable, "-c", code, str(self.seconds)], capture_output=True, check=True)
         return Step("started", 0.0, False, False, {"child": int(done.stdout)})
 
@@ -206,4 +206,5 @@ class Bad(Env[Any, str]):
 def spec(maker: type[Env[Any, Any]], **kwargs: Any) -> EnvSpec:
     """Of one of the classes above; `placement` and `kwargs` by name."""
     placement = {"placement": kwargs.pop("placement")} if "placement" in kwargs else {}
-    return EnvSpec(id=f"test/{maker.__name__}-v0", entry_point=f"{__name__}:{maker.__name__}", kwargs=kwargs, **placement)
+    entry_point = f"{__name__}:{maker.__name__}"
+    return EnvSpec(id=f"test/{maker.__name__}-v0", entry_point=entry_point, kwargs=kwargs, **placement)

@@ -39,7 +39,7 @@ def obstacle(loop: asyncio.AbstractEventLoop, known: set[int]) -> str:
     if (threads := len(os.listdir("/proc/self/task"))) > 1:
         names = sorted(thread.name for thread in threading.enumerate())[1:]
         return f"it runs {threads} threads" + (f" ({', '.join(names[:3])})" if names else "")
-    if _has_children():
+    if has_children():
         return "it has child processes"
     if signal.getitimer(signal.ITIMER_REAL)[0] > 0:
         return "a timer of its runs"
@@ -48,10 +48,11 @@ def obstacle(loop: asyncio.AbstractEventLoop, known: set[int]) -> str:
     for number in proc.open_files() - known:
         if reason := _held_by(number):
             return reason
-    return _shared_memory()
+    return ""
 
 
-def _has_children() -> bool:
+def has_children() -> bool:
+    """Whether this process has child processes, even if they have ended and nobody waited for them."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -124,17 +125,24 @@ def multiply(near: socket.socket, sockets: Sequence[socket.socket], known: set[i
         return own
     os.close(told)
     _close(sockets)
-    made = array.array("i")
-    made.frombytes(os.read(pids, 4 * (len(sockets) + 1)))
-    os.close(pids)
-    if len(made) == len(sockets):
-        near.sendall(frame(Forked(list(made))))
-    else:
-        near.sendall(frame(Refused("fork failed: there is no room for so many processes")))
+    near.sendall(frame(_outcome(pids, len(sockets))))
     os.waitpid(between, 0)
     proc.adopt_orphans(True)
     gc.unfreeze()
     return None
+
+
+def _outcome(pids: int, n: int) -> Forked | Refused:
+    """What became of it, from what the intermediate process tells."""
+    reason = _shared_memory()  # takes its time, and so does the intermediate process
+    made = array.array("i")
+    made.frombytes(os.read(pids, made.itemsize * (n + 1)))
+    os.close(pids)
+    if len(made) == n and not reason:
+        return Forked(list(made))
+    for pid in made:
+        proc.kill(pid)
+    return Refused(reason or "fork failed: there is no room for so many processes")
 
 
 def _be_between(sockets: Sequence[socket.socket], told: int) -> socket.socket:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from palaestra.envs.isolation.channel import CannotFork, Channel
 from palaestra.envs.isolation.pool import POOL, Wanted, Worker
-from palaestra.envs.isolation.protocol import Call, Result
+from palaestra.envs.isolation.protocol import Call, Result, Value
 from palaestra.envs.isolation.wire import (
     MOST_SOCKETS,
     Fork,
@@ -112,8 +112,10 @@ class ProcessChannel:
             self.kill()
             return
         try:
-            await self._exchange(Release())
+            released = await self._exchange(Release())
         except EnvError:
+            released = Value(False)
+        if released != Value(True):
             self.kill()
             return
         self._detach()

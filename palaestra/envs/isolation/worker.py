@@ -103,13 +103,13 @@ class _Worker:
                     task.uncancel()
 
     async def _release(self) -> bool:
-        """Close the environment and undo what it changed of the process, as far as anybody can know."""
+        """Close the environment and undo what it changed here; whether it left no processes behind."""
         await self.host.close()
         os.chdir(self.folder)
         if os.environ != self.environ:
             os.environ.clear()
             os.environ.update(self.environ)
-        return True
+        return not forking.has_children()
 
     def _fork(self) -> None:
         sockets, self.sockets = self.sockets, []

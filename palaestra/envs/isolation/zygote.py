@@ -209,6 +209,7 @@ class _Server:
             )
         except OSError as error:
             near.close()
+            self._words.close()
             raise WorkerError(f"cannot start {self.python}: {error.strerror}") from error
         finally:
             far.close()
