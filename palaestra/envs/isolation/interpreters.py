@@ -202,11 +202,15 @@ def _is_installed(folder: str) -> bool:
 def _shown(title: str) -> Iterator[Tell]:
     """Show on standard error, where that is a terminal, what is being done."""
     from rich.console import Console  # never in a worker, and seldom here
+    from rich.file_proxy import FileProxy
     from rich.text import Text
 
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda line: None
-        return
-    with console.status(Text(title)) as status:
-        yield lambda line: status.update(Text(f"{title} · {line.strip()}"[: console.width - 4]))
+    elif isinstance(sys.stderr, FileProxy):  # somebody's progress bar is there, which puts lines above itself
+        print(title, file=sys.stderr)
+        yield lambda line: None
+    else:
+        with console.status(Text(title)) as status:
+            yield lambda line: status.update(Text(f"{title} · {line.strip()}"[: console.width - 4]))
