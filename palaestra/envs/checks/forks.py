@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,8 +62,6 @@ async def _fork_halfway(probe: Probe, episode: Episode) -> None:
 
 async def _go_astray(env: Any, start: Episode, steps: int) -> None:
     """Do something else with a fork, then close it."""
-    import random
-
     generator, info = random.Random("astray"), start.infos[-1]
     action_kind = type(start.actions[-1]) if start.actions else str
     for turn in range(steps):
