@@ -2,8 +2,8 @@
 
 Every await has a deadline. An episode that fails or hangs is started again in a fresh environment, with the same seeds;
 when its attempts are used up its record says `error` or `timeout` and holds what was played. No episode can end
-another, and results do not depend on who finished first. Deadlines end awaits: an environment that blocks the whole
-thread needs a process of its own.
+another, or the program, and results do not depend on who finished first. Deadlines end awaits: an environment that
+blocks the whole thread needs a process of its own.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import msgspec
 
 from palaestra.agents.agent import Agent, Decision, Session
 from palaestra.envs.core import Env, Info, Step, SupportsVerify, Verdict
+from palaestra.envs.ending import is_meant, told
 from palaestra.envs.tasks import Task
 from palaestra.errors import DeadlineError, EnvError, PalaestraError
 from palaestra.seeds import derive_seed
@@ -168,12 +169,10 @@ class _Attempt:
             await self._play()
         except DeadlineError as error:
             self._fail("timeout", error)
-        except Exception as error:
-            self._fail("error", error)
-        except asyncio.CancelledError as error:
-            if _cancelled():
+        except BaseException as error:  # sys.exit() in an environment ends its episode, not the program
+            if is_meant(error):
                 raise
-            self._fail("error", error)  # something that was awaited had been cancelled, not this episode
+            self._fail("error", error)
         finally:
             await self._close()
         if self.session is not None:
@@ -258,7 +257,9 @@ class _Attempt:
             return
         try:
             await self._within(self.limits.close_seconds, "close", what.close())
-        except Exception as error:
+        except BaseException as error:
+            if is_meant(error):
+                raise
             self.record.meta["close_error"] = _one_line(error)
 
     async def _within(self, seconds: float, what: str, awaited: Awaitable[T]) -> T:
@@ -287,12 +288,6 @@ class _Attempt:
             self.overrun.set_result(f"{message} and ignored its cancellation")
 
 
-def _cancelled() -> bool:
-    """Whether somebody asked the running task to stop."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
 def _finite(reward: Any) -> float:
     number = float(reward)
     if not math.isfinite(number):
@@ -313,7 +308,6 @@ def _success(info: Info, total_reward: float) -> bool:
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    if isinstance(error, PalaestraError) and text:
+    if isinstance(error, PalaestraError) and (text := " ".join(str(error).split())):
         return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return told(error)

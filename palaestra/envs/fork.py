@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from palaestra.envs.core import Env, SupportsSnapshot
+from palaestra.envs.ending import contained
 from palaestra.envs.history import History, replay
 from palaestra.envs.registry import make
 from palaestra.errors import EnvError
@@ -22,8 +23,7 @@ async def fork(env: Env[Any, Any], n: int = 1) -> list[Env[Any, Any]]:
             for sibling in siblings:
                 await sibling.restore(state)  # type: ignore[attr-defined]  # of the same class
         else:
-            history = history_of(env)
-            await asyncio.gather(*(replay(sibling, history) for sibling in siblings))
+            await _replay_all(siblings, history_of(env))
     except BaseException:
         await close_all(siblings)
         raise
@@ -35,7 +35,7 @@ async def fork_by_replay(env: Env[Any, Any], n: int = 1) -> list[Env[Any, Any]]:
     history = history_of(env)
     siblings = [_another(env) for _ in range(n)]
     try:
-        await asyncio.gather(*(replay(sibling, history) for sibling in siblings))
+        await _replay_all(siblings, history)
     except BaseException:
         await close_all(siblings)
         raise
@@ -55,8 +55,12 @@ def history_of(env: Env[Any, Any]) -> History:
 
 
 async def close_all(envs: list[Env[Any, Any]]) -> None:
-    """Close every one, whatever the others do."""
-    await asyncio.gather(*(env.close() for env in envs), return_exceptions=True)
+    """Close every one, whatever the others do, `sys.exit()` included."""
+    await asyncio.gather(*(contained(env.close()) for env in envs), return_exceptions=True)
+
+
+async def _replay_all(siblings: list[Env[Any, Any]], history: History) -> None:
+    await asyncio.gather(*(contained(replay(sibling, history)) for sibling in siblings))
 
 
 def _another(env: Env[Any, Any]) -> Env[Any, Any]:

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
+import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -188,6 +191,22 @@ async def odd_shape(env: InjectedEnv, *_: Any) -> Any:
     return "x", 0.0
 
 
+async def leave(env: InjectedEnv, *_: Any) -> Any:
+    sys.exit(3)
+
+
+async def interrupt(env: InjectedEnv, *_: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+class Panic(BaseException):
+    """As Rust's panics come out of an extension."""
+
+
+async def panic(env: InjectedEnv, *_: Any) -> Any:
+    raise Panic("x")
+
+
 class TestFailures:
     def test_what_ignores_its_cancellation_is_left_behind(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("palaestra.agents.rollout.ABANDON_SECONDS", 0.05)
@@ -244,6 +263,39 @@ class TestFailures:
         assert "\n" not in second.error
         assert (second.success, second.attempt) == (False, 1)
         assert [env.closed for env in log] == [1] * 4, "three episodes and one retry, all closed"
+
+    @pytest.mark.parametrize("where", ["on_reset", "on_step", "on_close"])
+    @pytest.mark.parametrize("what", [leave, interrupt, panic])
+    def test_no_environment_ends_the_program(self, where: str, what: Any) -> None:
+        async def only_second(env: InjectedEnv, *args: Any) -> Any:
+            if env.seed == 1:
+                return await what(env)
+            return (
+                None if where == "on_close" else await (plain_reset if where == "on_reset" else plain_step)(env, *args)
+            )
+
+        first, second, third = run(3, OracleAgent(), lambda: InjectedEnv(**{where: only_second}), limits=QUICK)
+        assert (first.success, third.success) == (True, True)
+        told = {
+            leave: "sys.exit(3) was called; raise an error instead",
+            interrupt: "KeyboardInterrupt",
+            panic: "Panic: x",
+        }
+        said = second.meta["close_error"] if where == "on_close" else second.error
+        assert said == told[what]
+        assert second.status == ("ok" if where == "on_close" else "error")
+
+    def test_where_python_handles_ctrl_c_itself_every_interrupt_counts(self) -> None:
+        """Nothing tells the environment's from a real one there."""
+        loop = asyncio.new_event_loop()
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(
+                rollout(episodes(1), OracleAgent(), lambda _: InjectedEnv(on_step=interrupt), QUICK)
+            )
+        for task in (left := asyncio.all_tasks(loop)):
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.close()
 
     def test_making_the_environment_fails(self) -> None:
         def make() -> InjectedEnv:
@@ -375,12 +427,15 @@ class TestCancellation:
 
         assert asyncio.run(main()) < 10
 
-    def test_keyboard_interrupt_closes_everything(self) -> None:
+    @pytest.mark.parametrize("times", [1, 2])
+    def test_ctrl_c_closes_everything(self, times: int) -> None:
+        """The first cancels; the second is raised wherever the program is, here in an environment."""
         log: list[InjectedEnv] = []
 
         async def step(env: InjectedEnv, action: str) -> Step[str]:
             if env.seed == 2:
-                raise KeyboardInterrupt
+                for _ in range(times):
+                    os.kill(os.getpid(), signal.SIGINT)
             return await hang(env)
 
         with pytest.raises(KeyboardInterrupt):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from palaestra.envs.core import Env
+from palaestra.envs.ending import is_meant
 from palaestra.envs.isolation.placement import Deadlines
 from palaestra.errors import EnvError
 
@@ -101,8 +102,5 @@ async def close_quietly(env: Environment, seconds: float = Deadlines().close) ->
 
 
 def is_own(error: BaseException) -> bool:
-    """Whether the running task itself is being ended, rather than that an environment raised the like."""
-    if isinstance(error, asyncio.CancelledError):
-        task = asyncio.current_task()
-        return task is not None and task.cancelling() > 0
-    return isinstance(error, GeneratorExit)
+    """Whether the running task itself is being ended; a server counts no `KeyboardInterrupt` as that."""
+    return not isinstance(error, KeyboardInterrupt) and is_meant(error)
