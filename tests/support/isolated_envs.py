@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import mmap
 import os
 import random
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from palaestra.envs.core import Env, Reset, Step, Verdict
@@ -69,6 +75,77 @@ class GlobalDice(Env[str, str]):
 
     async def step(self, action: str) -> Step[str]:
         return Step(f"{action} {random.random()}", 0.0, False, False, {})
+
+
+class Mark(Env[str, str]):
+    """Changes its process, and says what it finds there."""
+
+    def __init__(self, mark: str, folder: str) -> None:
+        self.mark, self.folder = mark, folder
+
+    async def reset(self, *, seed: int | None = None, task: Task | None = None, options: Any = None) -> Reset[str]:
+        if self.mark:
+            os.environ["PALAESTRA_TEST_MARK"] = self.mark
+            os.chdir(self.folder)
+        return Reset("hello", {"pid": os.getpid()})
+
+    async def step(self, action: str) -> Step[str]:
+        found = f"{os.environ.get('PALAESTRA_TEST_MARK', '-')} in {os.getcwd()}"
+        return Step(found, 0.0, False, False, {})
+
+
+class Holding(Ledger):
+    """Holds something, from `reset` to `close`, that a copy of its process would not have or would share."""
+
+    def __init__(self, what: str, file: str = "") -> None:
+        super().__init__()
+        self.what, self.file, self.held = what, file, list[Any]()
+
+    async def reset(self, *, seed: int | None = None, task: Task | None = None, options: Any = None) -> Reset[str]:
+        self.held = [self._hold()]
+        return await super().reset(seed=seed, task=task, options=options)
+
+    def _hold(self) -> Any:
+        if self.what == "socket":
+            return socket.socketpair()
+        if self.what == "pipe":
+            return [os.fdopen(number) for number in os.pipe()]
+        if self.what == "writer":
+            return tempfile.TemporaryFile()
+        if self.what == "reader":
+            return open(self.file)
+        if self.what == "thread":
+            self.stop = threading.Event()
+            thread = threading.Thread(target=self.stop.wait, name="one")
+            thread.start()
+            return thread
+        if self.what == "child":
+            return subprocess.Popen(["sleep", "60"])
+        if self.what == "task":
+            return asyncio.create_task(asyncio.sleep(60))
+        if self.what == "timer":
+            return asyncio.get_running_loop().call_later(60, print)
+        if self.what == "alarm":
+            return signal.setitimer(signal.ITIMER_REAL, 60)
+        return mmap.mmap(-1, 4096)
+
+    async def step(self, action: str) -> Step[str]:
+        step = await super().step(action)
+        if self.what == "reader":
+            step.info["line"] = self.held[0].readline().strip()
+        return step
+
+    async def close(self) -> None:
+        for held in self.held:
+            if self.what == "thread":
+                self.stop.set()
+            elif self.what == "child":
+                held.kill()
+                held.wait()
+            elif self.what in ("task", "timer"):
+                held.cancel()
+            elif self.what == "alarm":
+                signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 class Bad(Env[Any, str]):
@@ -198,6 +275,11 @@ class Bad(Env[Any, str]):
 
     def _segfault(self) -> None:
         ctypes.string_at(0)
+
+    def _speak(self) -> None:
+        for number in range(3, 20):
+            with suppress(OSError):
+                os.write(number, b"\x03\x00\x00\x00abc")
 
     def _close_files(self) -> None:
         os.closerange(3, 1000)

@@ -171,9 +171,9 @@ class ForkServer:
 
     def _turn(self) -> bool:
         alive = True
-        for key, _ in self.selector.select(self._patience()):
+        for key, events in self.selector.select(self._patience()):
             if key.fileobj is self.control:
-                alive = self._obey()
+                alive = self._obey() if events & selectors.EVENT_READ else True
             elif key.fileobj is self.awake:
                 self.awake.recv(4096)
             elif not key.data.read():

@@ -28,7 +28,7 @@ class Fork(msgspec.Struct, frozen=True, tag=True):
 
 
 class Release(msgspec.Struct, frozen=True, tag=True):
-    """Close the environment, if there is one, and make ready for another. Answer: `Value`, whether it left nothing behind."""
+    """Close the environment, if there is one, for another to come. Answer: `Value`, whether it left nothing behind."""
 
 
 class Prepare(msgspec.Struct, frozen=True, tag=True):
