@@ -12,6 +12,8 @@ import msgspec
 import pytest
 from support.alfworld_original import interpreter, placement
 
+from palaestra.agents.rollout import Episode, RolloutLimits, rollout
+from palaestra.agents.scripted import OracleAgent, RandomAgent
 from palaestra.envs.alfworld.suite import ENV
 from palaestra.envs.checker import check_env
 from palaestra.envs.core import Env, Step
@@ -20,6 +22,7 @@ from palaestra.envs.isolation.placement import Placement
 from palaestra.envs.registry import make, spec
 from palaestra.envs.tasks import Task, load_suite
 from palaestra.errors import EnvError
+from palaestra.trajectories.replay import replay
 
 pytestmark = pytest.mark.integration
 
@@ -101,6 +104,22 @@ def test_its_process_is_copied(where: Placement) -> None:
             copies = await env._channel.fork(1)  # type: ignore[attr-defined]  # the environment would fall back to replay
             for copy in copies:
                 copy.kill()
+
+    asyncio.run(go())
+
+
+def test_recorded_episodes_are_replayed_identically(where: Placement) -> None:
+    async def go() -> None:
+        def make_env(id: str) -> Env[str, str]:
+            return make(id, placement=where)
+
+        for agent in (OracleAgent(), RandomAgent()):
+            episodes = [Episode(task=task(i), id=f"{agent.name}/{i}", seed=i) for i in range(2)]
+            records = await rollout(episodes, agent, make_env, RolloutLimits(max_turns=10))
+            assert [record.status for record in records] == ["ok"] * 2
+            for record in records:
+                found = await replay(record, make_env=make_env)
+                assert (found.result, found.steps) == ("identical", len(record.steps)), found.reason
 
     asyncio.run(go())
 
