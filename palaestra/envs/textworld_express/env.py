@@ -8,7 +8,7 @@ from typing import Any
 from palaestra.envs.core import Env, Info, Reset, Step
 from palaestra.envs.history import fresh_seed
 from palaestra.envs.tasks import Task
-from palaestra.envs.textworld_express.simulator import Setting, Simulator, Turn, setting, solution
+from palaestra.envs.textworld_express.simulator import Setting, Simulator, Turn, borrow, give_back, setting, solution
 from palaestra.envs.walkthrough import Done, advise
 from palaestra.errors import DataError, EnvError, UnknownNameError
 from palaestra.seeds import derive_seed
@@ -57,7 +57,7 @@ class TextWorldExpressEnv(Env[str, str]):
         self._turn = None  # stays, should this fail
         if self._simulator is not None and not self._simulator.suits(wanted.game):
             self._drop()
-        self._simulator = simulator = self._simulator or Simulator(wanted.game)
+        self._simulator = simulator = self._simulator or borrow(wanted)
         turn = simulator.begin(wanted)
         self._setting, self._turn, self._done = wanted, turn, []
         return Reset(f"{simulator.task()}\n\n{turn.observation.strip()}", self._info(turn, False))
@@ -94,7 +94,7 @@ class TextWorldExpressEnv(Env[str, str]):
     def _drop(self) -> None:
         simulator, self._simulator, self._turn = self._simulator, None, None
         if simulator is not None:
-            simulator.close()
+            give_back(simulator)
 
     def _drawn(self, seed: int | None) -> dict[str, Any]:
         seed = fresh_seed(None) if seed is None else seed

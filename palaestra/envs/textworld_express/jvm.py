@@ -6,15 +6,18 @@ import atexit
 import os
 import subprocess
 import threading
+import time
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import IO, Any
 
 from palaestra.envs.textworld_express.apart import Apart
 from palaestra.errors import EnvError, WorkerError, require
 
-HEAP = "1g"
-"""Most memory of Java's heap. Without a limit Java takes a quarter of the machine's."""
+OPTIONS = ("-Xmx1g", "-XX:+UseSerialGC")
+"""Most memory of the heap, a quarter of the machine's unless one says, and a collector without threads of its own."""
+
+GONE = "the Java process of TextWorldExpress is gone; the next reset starts another"
 
 _lock = threading.Lock()
 _running: Jvm | None = None
@@ -28,8 +31,6 @@ class Jvm:
     process: subprocess.Popen[bytes]
     owner: int
     """The process that started it: its connection cannot be shared with forked ones."""
-    idle: dict[bool, list[Any]] = field(default_factory=lambda: {False: [], True: []})
-    """Simulators that nobody uses now, by whether they are apart."""
 
     @property
     def alive(self) -> bool:
@@ -37,36 +38,49 @@ class Jvm:
         return self.owner == os.getpid() and self.process.poll() is None
 
 
-def borrow(apart: bool = False) -> tuple[Jvm, Any]:
-    """The virtual machine of this process, which is started if it does not run, and a simulator in it.
-
-    Simulators are used again, because the package never closes the four files that each one reads.
-
-    Args:
-        apart: share not even static fields with the others; see `Apart`.
+def running() -> Jvm:
+    """The virtual machine of this process, which is started if it does not run.
 
     Raises:
         EnvError: there is no Java, or it does not start.
         MissingExtraError: textworld-express is not installed.
     """
-    jvm = _jvm()
-    with suppress(IndexError):
-        return jvm, jvm.idle[apart].pop()
-    made = call(_make, jvm.gateway, apart)
-    call(jvm.gateway.jvm.java.lang.System.gc)  # closes the files
-    return jvm, made
+    global _running
+    with _lock:
+        if _running is not None and not _running.alive:
+            _end(_running)
+            _running = None
+        _running = _running or _start()
+        return _running
 
 
-def give_back(jvm: Jvm, simulator: Any, apart: bool) -> None:
-    """Let others use a simulator that was borrowed."""
-    if jvm.alive:
-        jvm.idle[apart].append(simulator)
-
-
-def _make(gateway: Any, apart: bool) -> Any:
+def make_interface(jvm: Jvm, apart: bool) -> Any:
+    """A simulator of the package's; `apart` from others it shares not even static fields with them, see `Apart`."""
     from textworld_express.constants import JAR_PATH
 
-    return Apart(gateway, JAR_PATH) if apart else gateway.jvm.textworldexpress.runtime.PythonInterface()
+    kind = jvm.gateway.jvm.textworldexpress.runtime.PythonInterface
+    return call(Apart, jvm.gateway, JAR_PATH) if apart else call(kind)
+
+
+def close_files(jvm: Jvm) -> None:
+    """Have Java's garbage collector close what the package left open; its cleaner needs a moment."""
+    for _ in range(100):
+        call(jvm.gateway.jvm.java.lang.System.gc)
+        if not _has_data_open(jvm.process.pid):
+            return
+        time.sleep(0.01)
+
+
+def _has_data_open(pid: int) -> bool:
+    try:
+        numbers = os.listdir(f"/proc/{pid}/fd")
+    except OSError:  # another system
+        return False
+    for number in numbers:
+        with suppress(OSError):  # closed since
+            if os.readlink(f"/proc/{pid}/fd/{number}").endswith(".json"):
+                return True
+    return False
 
 
 def call(method: Any, *args: Any) -> Any:
@@ -78,76 +92,100 @@ def call(method: Any, *args: Any) -> Any:
     """
     from py4j.protocol import Py4JError, Py4JJavaError, Py4JNetworkError
 
+    if _running is None or not _running.alive:
+        raise WorkerError(GONE)  # asked first, because py4j tries again and logs
     try:
         return method(*args)
     except Py4JJavaError as error:
         raise EnvError(f"TextWorldExpress failed: {_first_line(error.java_exception.toString())}") from error
     except (Py4JNetworkError, OSError) as error:
-        raise WorkerError("the Java process of TextWorldExpress is gone; the next reset starts another") from error
+        raise WorkerError(GONE) from error
     except Py4JError as error:
-        running = _running
-        if running is None or not running.alive:
-            raise WorkerError("the Java process of TextWorldExpress is gone; the next reset starts another") from error
+        if _running is None or not _running.alive:
+            raise WorkerError(GONE) from error
         raise EnvError(f"TextWorldExpress failed: {_first_line(error)}") from error
 
 
 def texts(sequence: Any) -> tuple[str, ...]:
     """The texts of a Java collection of whatever class: what is apart has classes that cannot be asked directly."""
-    return tuple(call(list, call(_jvm().gateway.jvm.java.util.ArrayList, sequence)))
+    return tuple(call(list, call(running().gateway.jvm.java.util.ArrayList, sequence)))
 
 
 def stop() -> None:
     """End the virtual machine, if it runs here. The next simulator starts another."""
     global _running
     with _lock:
-        running, _running = _running, None
-    if running is None or running.owner != os.getpid():
+        ended, _running = _running, None
+    if ended is not None:
+        _end(ended)
+
+
+def _end(jvm: Jvm) -> None:
+    if jvm.owner != os.getpid():
         return
-    with suppress(Exception):
-        running.gateway.shutdown()
+    if jvm.alive:
+        with suppress(Exception):
+            jvm.gateway.shutdown()
+    jvm.gateway._gateway_client.is_connected = False  # else every object that is forgotten tries to say so
     with suppress(OSError):
-        running.process.stdin.close()  # type: ignore[union-attr]  # which it reads, to end when this process does
+        jvm.process.stdin.close()  # type: ignore[union-attr]  # which it reads, to end when this process does
     try:
-        running.process.wait(5)
+        jvm.process.wait(5)
     except subprocess.TimeoutExpired:
-        running.process.kill()
-        running.process.wait()
-
-
-def _jvm() -> Jvm:
-    global _running
-    with _lock:
-        if _running is None or not _running.alive:
-            _running = _start()
-        return _running
+        jvm.process.kill()
+        jvm.process.wait()
 
 
 def _start() -> Jvm:
     require("textworld_express", "textworld-express")
-    from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
+    from py4j.java_gateway import GatewayParameters, JavaGateway
+
+    process = _launch()
+    port, token = process.stdout.readline(), process.stdout.readline()  # type: ignore[union-attr]
+    if not port.strip().isdigit():
+        process.communicate()
+        raise EnvError(f"Java did not start; run java {' '.join(OPTIONS)} -version to see why")
+    threading.Thread(target=_drain, args=(process.stdout,), daemon=True, name="palaestra-java").start()
+    parameters = GatewayParameters(port=int(port), auth_token=token.decode().strip(), auto_field=True)
+    atexit.register(stop)
+    return Jvm(JavaGateway(gateway_parameters=parameters), process, os.getpid())
+
+
+def _launch() -> subprocess.Popen[bytes]:
+    from py4j.java_gateway import find_jar_path
     from textworld_express.constants import BASEPATH, JAR_PATH
 
-    options = [f"-Xmx{HEAP}", "-XX:+UseSerialGC"]
+    home = os.environ.get("JAVA_HOME")
+    java = os.path.join(home, "bin", "java") if home else "java"
+    classes = os.pathsep.join((find_jar_path(), JAR_PATH))
+    # It ends when its input does, and asks for a password, because the port is open to everybody on this machine.
+    command = [
+        java,
+        *OPTIONS,
+        "-classpath",
+        classes,
+        "py4j.GatewayServer",
+        "--die-on-broken-pipe",
+        "--enable-auth",
+        "0",
+    ]
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
     try:
-        port, token, process = launch_gateway(
-            classpath=JAR_PATH,
-            javaopts=options,
-            java_path=None,  # JAVA_HOME's, else that of PATH
-            die_on_exit=True,
-            return_proc=True,
-            enable_auth=True,  # the port is open to everybody on this machine
-            cwd=BASEPATH,
+        return subprocess.Popen(
+            [java, *OPTIONS, "-classpath", classes, *server], stdin=pipe, stdout=pipe, stderr=nothing, cwd=BASEPATH
         )
     except OSError as error:
         raise EnvError(
             "TextWorldExpress needs Java, which is not installed (on Debian: apt-get install default-jre-headless), "
             "or name its folder in JAVA_HOME"
         ) from error
-    except ValueError as error:  # it says no port
-        raise EnvError(f"Java did not start: run java {' '.join(options)} -version to see why") from error
-    parameters = GatewayParameters(port=port, auth_token=token, auto_field=True)
-    atexit.register(stop)
-    return Jvm(JavaGateway(gateway_parameters=parameters), process, os.getpid())
+
+
+def _drain(output: IO[bytes]) -> None:
+    """Read what Java prints, so that it never waits for somebody to read."""
+    with output:
+        while output.read(4096):
+            pass
 
 
 def _first_line(error: object) -> str:

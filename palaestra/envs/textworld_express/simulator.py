@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
 
-from palaestra.envs.textworld_express.jvm import borrow, call, give_back, texts
+from palaestra.envs.textworld_express.jvm import call, close_files, make_interface, running, texts
 from palaestra.errors import DataError, EnvError, UnknownNameError
 
 GAMES = ("cookingworld", "twc", "coin", "mapreader", "arithmetic", "sorting", "simonsays", "peckingorder")
@@ -62,40 +63,47 @@ def setting(game: str, params: Mapping[str, object], fold: str, seed: int) -> Se
 class Simulator:
     """One game at a time; others in the same virtual machine do not touch it."""
 
-    def __init__(self, game: str) -> None:
-        """One that can begin `game`.
+    def __init__(self, apart: bool) -> None:
+        self.apart = apart
+        """Whether it can begin entangled games."""
+        self.loaded: tuple[str, str] | None = None
+        """The game that it can begin at once, and its parameters."""
+        self._jvm = running()
+        self._java = make_interface(self._jvm, apart)
 
-        Raises:
-            EnvError: there is no Java, or it does not start.
-            MissingExtraError: textworld-express is not installed.
-        """
-        self._apart = game in ENTANGLED
-        self._jvm, self._java = borrow(self._apart)
+    @property
+    def alive(self) -> bool:
+        """Whether its virtual machine still runs."""
+        return self._jvm.alive
 
     def suits(self, game: str) -> bool:
-        """Whether it can begin `game` and its virtual machine still runs."""
-        return self._apart == (game in ENTANGLED) and self._jvm.alive
-
-    def close(self) -> None:
-        """Let others use what it is made of. It must not be used again."""
-        give_back(self._jvm, self._java, self._apart)
+        """Whether it can begin `game`."""
+        return self.apart == (game in ENTANGLED) and self.alive
 
     def begin(self, setting: Setting, solved: bool = False) -> Turn:
         """Begin a game; `solved` has the package work out its solution, which takes up to a tenth of a second.
 
-        A simulator that is not apart must not begin an entangled game.
-
         Raises:
             EnvError: the game has no such parameter, or not this value of it.
         """
-        params = ",".join(f"{name}={value}" for name, value in setting.params)
-        refusal = call(self._java.load, setting.game, params)
-        if not refusal:
-            text = call(self._java.generateNewGameJSON, setting.seed, setting.fold, solved)
-            refusal = call(self._java.errorStr)
-        if refusal:
-            raise EnvError(f"TextWorldExpress refuses {setting.game} with {params!r}: {refusal.strip()}")
+        self._load(*_loading(setting))
+        text = call(self._java.generateNewGameJSON, setting.seed, setting.fold, solved)
+        self._accept(call(self._java.errorStr))
         return msgspec.json.decode(text, type=Turn)
+
+    def _load(self, game: str, params: str) -> None:
+        if self.loaded == (game, params):
+            return
+        self.loaded = None  # stays, should this fail
+        refusal = call(self._java.load, game, params)
+        close_files(self._jvm)  # four each time
+        self._accept(refusal)
+        self.loaded = game, params
+
+    @staticmethod
+    def _accept(refusal: str) -> None:
+        if refusal:
+            raise EnvError(f"TextWorldExpress refuses: {refusal.strip()}")
 
     def step(self, action: str) -> Turn:
         """Do one command; what it does not know it answers."""
@@ -110,11 +118,43 @@ class Simulator:
         return texts(call(self._java.getGoldActionSequence))
 
 
+_idle: list[Simulator] = []
+"""What nobody uses now. A game that was loaded once begins in a thousandth of a second."""
+_choosing = threading.Lock()
+
+
+def borrow(setting: Setting) -> Simulator:
+    """A simulator for `setting`, one that has the game loaded if any has.
+
+    Raises:
+        EnvError: there is no Java, or it does not start.
+        MissingExtraError: textworld-express is not installed.
+    """
+    with _choosing:
+        fitting = [simulator for simulator in _idle if simulator.suits(setting.game)]
+        fitting.sort(key=lambda simulator: simulator.loaded == _loading(setting))
+        if fitting:
+            _idle.remove(fitting[-1])
+            return fitting[-1]
+        _idle[:] = [simulator for simulator in _idle if simulator.alive]
+    return Simulator(setting.game in ENTANGLED)
+
+
+def give_back(simulator: Simulator) -> None:
+    """Let others use a simulator that was borrowed."""
+    with _choosing:
+        _idle.append(simulator)
+
+
 @lru_cache(1024)
 def solution(setting: Setting) -> tuple[str, ...]:
     """The commands that solve a game from its start, found in a simulator of their own."""
-    simulator = Simulator(setting.game)
+    simulator = borrow(setting)
     simulator.begin(setting, solved=True)
     found = simulator.solution()
-    simulator.close()
+    give_back(simulator)
     return found
+
+
+def _loading(setting: Setting) -> tuple[str, str]:
+    return setting.game, ",".join(f"{name}={value}" for name, value in setting.params)
