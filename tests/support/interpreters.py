@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from palaestra.envs.isolation.venvs import Recipe, built
 from palaestra.errors import EnvError
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="palaestra-test-")
+atexit.register(_FOLDER.cleanup)
 
 
 @contextmanager

@@ -48,6 +48,22 @@ async def go():
 if __name__ == "__main__":
     asyncio.run(go())
 """
+BUILDING = """
+import asyncio, contextlib
+from palaestra import EnvSpec, make
+from palaestra.envs.isolation.placement import Placement
+from palaestra.errors import EnvError
+from rich.console import Console
+from rich.progress import Progress
+
+placement = Placement(kind="interpreter", requirements=("quizlib",), python={base!r})
+with Progress(console=Console(stderr=True)) if {bar} else contextlib.nullcontext():
+    try:
+        asyncio.run(make(EnvSpec(id="t/X-v0", entry_point="x:X", placement=placement)).start())
+    except EnvError as error:
+        said = str(error)
+print(said)
+"""
 CONFINED_SPEC = EnvSpec(id="test/Confined-v0", entry_point="confined_quiz:Confined")
 
 
@@ -170,6 +186,23 @@ class TestRequirements:
         said = failure(requirements=("no_such_thing",))
         assert said.startswith("cannot build the interpreter of test/Ledger-v0: No matching distribution found")
         assert capfd.readouterr() == ("", "")
+
+    @pytest.mark.parametrize("bar", [False, True])
+    def test_a_terminal_shows_what_is_done(self, tmp_path: Path, bar: bool) -> None:
+        """In a line of its own, or above the progress bar that is there."""
+        probe = """'{"version": "3.11", "minor": [3, 11], "missing": ""}'"""
+        base = script(tmp_path / "base", f"[ $1 = -c ] && exec echo {probe}; echo unpacking; sleep 0.5; exit 1")
+        (tmp_path / "program.py").write_text(BUILDING.format(base=base, bar=bar))
+        ours, theirs = os.openpty()
+        env = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+        command = [sys.executable, tmp_path / "program.py"]
+        done = subprocess.run(command, env=env, stderr=theirs, stdout=subprocess.PIPE, check=True)
+        os.close(theirs)
+        shown = os.read(ours, 1 << 16).decode()
+        os.close(ours)
+        assert done.stdout.startswith(b"cannot build the interpreter of t/X-v0: unpacking; the full log is ")
+        assert "an interpreter for t/X-v0, once: pip install quizlib" in shown
+        assert ("unpacking" in shown) is not bar
 
 
 class TestWhatItGetsOfOurs:
