@@ -159,21 +159,11 @@ def _launch() -> subprocess.Popen[bytes]:
     java = os.path.join(home, "bin", "java") if home else "java"
     classes = os.pathsep.join((find_jar_path(), JAR_PATH))
     # It ends when its input does, and asks for a password, because the port is open to everybody on this machine.
-    command = [
-        java,
-        *OPTIONS,
-        "-classpath",
-        classes,
-        "py4j.GatewayServer",
-        "--die-on-broken-pipe",
-        "--enable-auth",
-        "0",
-    ]
+    server = ("py4j.GatewayServer", "--die-on-broken-pipe", "--enable-auth", "0")
+    command = [java, *OPTIONS, "-classpath", classes, *server]
     pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
     try:
-        return subprocess.Popen(
-            [java, *OPTIONS, "-classpath", classes, *server], stdin=pipe, stdout=pipe, stderr=nothing, cwd=BASEPATH
-        )
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nothing, cwd=BASEPATH)
     except OSError as error:
         raise EnvError(
             "TextWorldExpress needs Java, which is not installed (on Debian: apt-get install default-jre-headless), "
