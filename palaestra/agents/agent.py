@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -53,3 +54,12 @@ class Agent(Protocol):
             seed: of all that the agent draws in this episode.
             env: the environment, for agents that may look inside (oracles).
         """
+
+
+@runtime_checkable
+class SupportsIdentity(Protocol):
+    """An agent that says with what it plays, so that no stored evaluation goes on with something else."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Weights and settings: JSON-shaped values by what they are called."""

@@ -7,7 +7,7 @@ completion exactly as the engine sampled it; prompts are concatenations of nodes
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any
 
 from palaestra.agents.actions import ActionFormat, Choices, TextAction
@@ -47,10 +47,31 @@ class LanguageAgent:
     system: str | None = None
     """System prompt; `None`: none, or the chat template's default."""
     name: str = "language"
+    top_k: int = 0
+    """As `SamplingParams.top_k`."""
+    top_p: float = 1.0
+    """As `SamplingParams.top_p`."""
+    weights: str = ""
+    """Fingerprint of the engine's weights, for `identity`; empty where nobody took one."""
 
     def session(self, *, seed: int, env: Env[Any, Any] | None = None) -> LanguageSession:
         """Begin a conversation."""
         return LanguageSession(self, seed)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides, with the seed, which tokens are sampled."""
+        return {
+            "weights": self.weights,
+            "action format": _told(self.actions),
+            "context": _told(self.context),
+            "max_tokens": self.limits.max_tokens,
+            "max_context": self.limits.max_context,
+            "system message": self.system,
+            "temperature": self.temperature,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+        }
 
     @property
     def window(self) -> int:
@@ -120,6 +141,8 @@ class LanguageSession:
         sampling = SamplingParams(
             temperature=self.agent.temperature,
             max_tokens=choices.longest if choices else self.agent.limits.max_tokens,
+            top_k=self.agent.top_k,
+            top_p=self.agent.top_p,
             stop_ids=self.agent.chat.stop_ids,
             seed=derive_seed(self.seed, len(self._turns)),
         )
@@ -144,3 +167,8 @@ class LanguageSession:
         known, self._expected = self._expected, [*prompt, completion]
         start = known[-1] + 1 if known else 0
         return None if prompt == [*(known or ()), *range(start, completion)] else prompt
+
+
+def _told(part: object) -> str:
+    """Type and settings of a part, the same in every process."""
+    return repr(part).removesuffix("()") if is_dataclass(part) else type(part).__qualname__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext, redirect_stderr
@@ -12,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from palaestra.agents.fingerprint import file_digest
 from palaestra.errors import CheckpointError, ConfigError, UnknownNameError, require
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def verify_hashes(folder: Path, mend: str = "reinstall palaestra") -> None:
         for line in filter(str.strip, lines):
             expected, name = line.split(maxsplit=1)
             file = folder / name.lstrip("*")
-            if hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+            if file_digest(file) != expected:
                 raise CheckpointError(f"{file} is damaged (its SHA-256 is not the listed one); {mend}")
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder} is incomplete ({error}); {mend}") from error

@@ -6,14 +6,16 @@ import argparse
 import asyncio
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from palaestra.cli.parser import Parser, UsageError, non_negative, positive
+from palaestra.cli.parser import Parser, UsageError, non_negative, positive, share, temperature
 
 if TYPE_CHECKING:
     from palaestra.agents.agent import Agent
-    from palaestra.cli.progress import Bars
+    from palaestra.agents.rollout import RolloutLimits
+    from palaestra.cli.progress import EpisodeProgress
     from palaestra.config import AgentConfig
     from palaestra.envs.tasks import TaskSuite
     from palaestra.evaluation.result import EvalResult
@@ -38,13 +40,21 @@ def configure(parser: Parser) -> None:
     )
     parser.add_argument("--episodes", type=positive, default=200, metavar="N", help="tasks to play (default: 200)")
     parser.add_argument("--seed", type=non_negative, default=0, help="of what the agent draws (default: 0)")
-    parser.add_argument("--temperature", type=float, help="of a model's sampling; 0 takes the likeliest token")
+    parser.add_argument("--temperature", type=temperature, help="of a model's sampling; 0 takes the likeliest token")
+    parser.add_argument("--top-k", type=non_negative, default=0, metavar="K", help="sample from the K likeliest tokens")
     parser.add_argument(
-        "--action", choices=("text", "choice"), help="write commands freely, or only admissible ones (default: text)"
+        "--top-p", type=share, default=1.0, metavar="P", help="sample from the likeliest tokens that make up P of all"
     )
-    parser.add_argument("--max-turns", type=positive, default=50, metavar="N", help="most actions of an episode")
+    parser.add_argument(
+        "--action",
+        choices=("text", "choice"),
+        help="write commands freely, or only admissible ones (default: the run's, or text)",
+    )
+    parser.add_argument(
+        "--max-turns", type=positive, metavar="N", help="most actions of an episode (default: the run's, or 50)"
+    )
     parser.add_argument("--concurrency", type=positive, default=64, metavar="N", help="episodes at once (default: 64)")
-    parser.add_argument("--device", default="cpu", help="torch device of a model (default: cpu)")
+    parser.add_argument("--device", help="torch device of a model (default: the run's, or cpu)")
     parser.add_argument(
         "--param", action="append", default=[], metavar="KEY=VALUE", help="parameter of the suite, as data=FOLDER"
     )
@@ -54,74 +64,97 @@ def configure(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate, print, store."""
+    """Evaluate, print, store; 1 where not one episode could be played."""
     if args.resume and args.out is None:
         raise UsageError("--resume needs --out, the folder that holds the episodes so far")
+    watch = _Watch()
     try:
-        result = _evaluate(args)
+        result = _evaluate(args, watch)
     except KeyboardInterrupt:
-        hint = f"finished episodes are in {args.out}, go on with --resume" if args.out is not None else ""
+        hint = f"finished episodes are in {args.out}, go on with --resume" if args.out and watch.done else ""
         raise KeyboardInterrupt(hint) from None
+    if len(watch.errors) == result.n:
+        print(f"palaestra: no episode of {args.suite} can be played, the first: {watch.errors[0]}", file=sys.stderr)
+        return 1
+    if watch.errors:
+        told = f"{len(watch.errors)} of {result.n} episodes failed, the first: {watch.errors[0]}"
+        print(f"palaestra: warning: {told}", file=sys.stderr)
     if args.out is not None:
         result.save(args.out / "eval" / f"{_tag(args)}.json")
-    if args.json:
+    _show(result, as_json=args.json)
+    return 0
+
+
+class _Watch:
+    """What has come of the episodes so far."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.errors: list[str] = []
+
+    def __call__(self, done: int, total: int, latest: Trajectory | None) -> None:
+        self.done = done
+        if latest is not None and latest.error:
+            self.errors.append(latest.error)
+
+
+def _show(result: EvalResult, *, as_json: bool) -> None:
+    if as_json:
         print(result.to_json())
-        return 0
+        return
     from rich.console import Console
 
     from palaestra.cli.tables import result_table
 
     Console().print(result_table(result))
-    return 0
 
 
-def _evaluate(args: argparse.Namespace) -> EvalResult:
+def _evaluate(args: argparse.Namespace, watch: _Watch) -> EvalResult:
     """Everything is loaded before the event loop starts, which would hold Ctrl-C back until then."""
     from palaestra.agents.opening import load_agent
     from palaestra.cli.progress import Bars
     from palaestra.envs.tasks import load_suite
 
     suite = load_suite(args.suite, **_params(args.param))
-    settings = _settings(args)
-    agent = load_agent(args.agent, settings, slots=args.concurrency, device=args.device)
+    settings, limits = _settings(args), _limits(args)
+    agent = load_agent(
+        args.agent, settings, top_k=args.top_k, top_p=args.top_p, slots=args.concurrency, device=args.device
+    )
     store = _store(args)
     with Bars() as bars:
-        return asyncio.run(_play(args, suite, agent, settings, store, bars))
+        show = bars.episodes(f"{args.agent} on {args.suite}")
+
+        def progress(done: int, total: int, latest: Trajectory | None) -> None:
+            watch(done, total, latest)
+            show(done, total, latest)
+
+        return asyncio.run(_play(args, suite, agent, limits, store, progress))
 
 
 async def _play(
-    args: argparse.Namespace, suite: TaskSuite, agent: Agent, settings: AgentConfig, store: Path | None, bars: Bars
+    args: argparse.Namespace,
+    suite: TaskSuite,
+    agent: Agent,
+    limits: RolloutLimits,
+    store: Path | None,
+    progress: EpisodeProgress,
 ) -> EvalResult:
-    from palaestra.agents.opening import PLAIN, closing
-    from palaestra.agents.rollout import RolloutLimits
+    from palaestra.agents.opening import closing
     from palaestra.evaluation.evaluate import evaluate
 
-    errors: list[str] = []
-    show = bars.episodes(f"{args.agent} on {args.suite}")
-
-    def progress(done: int, total: int, latest: Trajectory | None) -> None:
-        if latest is not None and latest.error:
-            errors.append(latest.error)
-        show(done, total, latest)
-
     async with closing(agent):
-        result = await evaluate(
+        return await evaluate(
             suite,
             agent,
             episodes=args.episodes,
             name=args.suite,
             seed=args.seed,
-            limits=RolloutLimits(max_turns=args.max_turns, concurrency=args.concurrency),
-            temperature=None if args.agent in PLAIN else settings.temperature,
+            limits=limits,
+            temperature=getattr(agent, "temperature", None),
             store=store,
             resume=args.resume,
             progress=progress,
         )
-    if errors:
-        print(
-            f"palaestra: warning: {len(errors)} of {result.n} episodes failed, the first: {errors[0]}", file=sys.stderr
-        )
-    return result
 
 
 def _settings(args: argparse.Namespace) -> AgentConfig:
@@ -130,11 +163,19 @@ def _settings(args: argparse.Namespace) -> AgentConfig:
 
     from palaestra.agents.opening import settings_of
 
-    if args.temperature is not None and args.temperature < 0:
-        raise UsageError(f"--temperature is 0 or more, not {args.temperature:g}")
     said: dict[str, Any] = {"action": args.action, "temperature": args.temperature}
     changes = {key: value for key, value in said.items() if value is not None}
     return msgspec.structs.replace(settings_of(args.agent), **changes)
+
+
+def _limits(args: argparse.Namespace) -> RolloutLimits:
+    """A run's own limits, or the defaults, with what the command line says."""
+    from palaestra.agents.opening import limits_of, recipe_of
+    from palaestra.agents.rollout import RolloutLimits
+
+    recipe = recipe_of(args.agent)
+    limits = RolloutLimits() if recipe is None else limits_of(recipe)
+    return replace(limits, max_turns=args.max_turns or limits.max_turns, concurrency=args.concurrency)
 
 
 def _params(pairs: list[str]) -> dict[str, str]:

@@ -74,6 +74,22 @@ def positive(text: str) -> int:
     return value
 
 
+def temperature(text: str) -> float:
+    """An argparse type: a finite number, 0 or more."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no temperature: give a number, 0 or more")
+    return value
+
+
+def share(text: str) -> float:
+    """An argparse type: a number above 0 and at most 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
+    return value
+
+
 def seconds(text: str) -> float:
     """An argparse type: a positive number of seconds."""
     value = float(text)

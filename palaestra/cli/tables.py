@@ -28,6 +28,7 @@ def result_table(result: EvalResult) -> Table:
 def _caption(result: EvalResult) -> str:
     odd = [f"{count} {status}" for status, count in result.statuses.items() if status != "ok"]
     parts = [f"{100 * result.invalid_rate:.1f} % of actions refused", f"{result.env_steps} steps", *odd]
+    cut = [f"top-k {result.top_k}"] * (result.top_k > 0) + [f"top-p {result.top_p:g}"] * (result.top_p < 1)
     if result.temperature is not None:
-        parts.insert(0, f"temperature {result.temperature:g}")
+        parts = [f"temperature {result.temperature:g}", *cut, *parts]
     return ", ".join(parts)

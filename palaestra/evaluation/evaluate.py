@@ -1,23 +1,27 @@
 """Evaluation: an agent plays the tasks of a suite, once each, and is summarised with intervals.
 
 With a store, every finished episode is on disk before the next one ends, and an evaluation that was stopped goes on
-where it was: episode `i` is always the same task with the same seed, whoever finished first.
+where it was: episode `i` is always the same task with the same seed, whoever finished first. Each is stored with the
+weights, settings and limits it was played with, so that no result ever mixes two agents.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from palaestra.agents.agent import Agent
 from palaestra.agents.rollout import EnvMaker, Episode, RolloutLimits, rollout
 from palaestra.envs.tasks import Task, TaskSuite
 from palaestra.errors import ConfigError, DataError
+from palaestra.evaluation.conditions import KEY, conditions_of, difference
 from palaestra.evaluation.result import EvalResult
 from palaestra.trajectories.record import Trajectory
 from palaestra.trajectories.store import TrajectoryWriter, read_trajectories
@@ -63,7 +67,7 @@ async def evaluate(
 
     Raises:
         ConfigError: there is nothing to play, or the store holds an earlier evaluation and `resume` is off.
-        DataError: the store is corrupt, or holds another evaluation than this one.
+        DataError: the store is corrupt, or holds another evaluation than this one; the message says what differs.
         PalaestraError: the store cannot be written.
     """
     began = time.perf_counter()
@@ -71,15 +75,19 @@ async def evaluate(
     plan = plan_episodes(suite, len(suite) if episodes is None else episodes, name=name, seed=seed)
     limits = limits or RolloutLimits()
     limits = limits if concurrency is None else replace(limits, concurrency=concurrency)
-    done = _finished(Path(store), plan, agent.name, temperature, resume) if store is not None else {}
+    conditions = conditions_of(agent, limits)
+    done = _finished(Path(store), plan, conditions, temperature, resume) if store is not None else {}
     with ExitStack() as stack:
         writer = stack.enter_context(TrajectoryWriter(store)) if store is not None else None
-        ledger = _Ledger(done, len(plan), temperature, writer, progress)
+        noted = {KEY: conditions} if temperature is None else {KEY: conditions, "temperature": temperature}
+        ledger = _Ledger(done, len(plan), noted, writer, progress)
         left = [episode for episode in plan if episode.id not in done]
         await rollout(left, agent, make_env or _registry_make(), limits, on_done=ledger.enter)
     seconds = time.perf_counter() - began
     played = [done[episode.id] for episode in plan]
-    return EvalResult.of(played, suite=name, agent=agent.name, seconds=seconds, temperature=temperature)
+    result = EvalResult.of(played, suite=name, agent=agent.name, seconds=seconds, temperature=temperature)
+    cut = {key: conditions[key] for key in ("top_k", "top_p") if key in conditions}
+    return msgspec.structs.replace(result, **cut)
 
 
 class _Ledger:
@@ -89,17 +97,16 @@ class _Ledger:
         self,
         done: dict[str, Trajectory],
         total: int,
-        temperature: float | None,
+        noted: Mapping[str, Any],
         writer: TrajectoryWriter | None,
         progress: Progress | None,
     ) -> None:
-        self.done, self.total, self.temperature = done, total, temperature
+        self.done, self.total, self.noted = done, total, noted
         self.writer, self.progress = writer, progress
         self._tell(None)
 
     def enter(self, trajectory: Trajectory) -> None:
-        if self.temperature is not None:
-            trajectory.meta["temperature"] = self.temperature
+        trajectory.meta |= self.noted
         if self.writer is not None:
             self.writer.append(trajectory)
         self.done[trajectory.id] = trajectory
@@ -128,7 +135,7 @@ def plan_episodes(suite: Sequence[Task], count: int, *, name: str, seed: int = 0
 
 
 def _finished(
-    path: Path, plan: Sequence[Episode], agent: str, temperature: float | None, resume: bool
+    path: Path, plan: Sequence[Episode], conditions: Mapping[str, Any], temperature: float | None, resume: bool
 ) -> dict[str, Trajectory]:
     """The episodes of the plan that the store has, by id."""
     if not path.exists():
@@ -136,30 +143,16 @@ def _finished(
     stored = list(read_trajectories(path))
     if stored and not resume:
         raise ConfigError(f"{path} holds an earlier evaluation; resume it, remove it, or name another file")
-    wanted = {e.id: {"agent": agent, "task": e.task.name, "seed": e.seed, "temperature": temperature} for e in plan}
+    wanted = {episode.id: episode for episode in plan}
     done = {}
     for trajectory in stored:
         if trajectory.id not in wanted:
             continue  # an earlier call asked for more episodes
-        _check_same(path, trajectory, wanted[trajectory.id])
+        if differs := difference(trajectory, wanted[trajectory.id], conditions, temperature):
+            raise DataError(f"{path} holds another evaluation: {trajectory.id} {differs}; name another file")
         if trajectory.status in _FINISHED:
             done[trajectory.id] = trajectory
     return done
-
-
-def _check_same(path: Path, trajectory: Trajectory, wanted: dict[str, Any]) -> None:
-    stored = {
-        "agent": trajectory.agent,
-        "task": trajectory.task,
-        "seed": trajectory.seed,
-        "temperature": trajectory.meta.get("temperature"),
-    }
-    for key, value in wanted.items():
-        if stored[key] != value:
-            raise DataError(
-                f"{path} holds another evaluation: {trajectory.id} was played with {key} {stored[key]!r}, "
-                f"not {value!r}; name another file"
-            )
 
 
 def _reference(suite: TaskSuite | Sequence[Task]) -> str:

@@ -52,6 +52,10 @@ class EvalResult(msgspec.Struct, frozen=True, kw_only=True):
     """Wall-clock time of the call that made the result; episodes found in a store took none."""
     temperature: float | None = None
     """At which a language model sampled; `None` for other agents."""
+    top_k: int = 0
+    """As `SamplingParams.top_k`."""
+    top_p: float = 1.0
+    """As `SamplingParams.top_p`."""
 
     @classmethod
     def of(

@@ -152,6 +152,14 @@ def test_ctrl_c_during_an_evaluation_keeps_its_episodes(
     assert store.read_bytes().startswith(kept)
 
 
+def test_ctrl_c_before_the_first_episode_speaks_of_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    at(monkeypatch, RandomAgent, "session", send(signal.SIGINT), 1)
+    command = ["eval", "alfworld:test", "--agent", "random", "--episodes", "8", "--concurrency", "1"]
+    assert complaint(capsys, *command, "--out", str(tmp_path), code=130) == "palaestra: interrupted"
+
+
 def test_ctrl_c_during_a_report_keeps_the_one_before(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

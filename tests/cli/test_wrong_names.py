@@ -90,6 +90,5 @@ def test_an_agent_that_cannot_play_is_told(tmp_path: Path, monkeypatch: pytest.M
     register("broken/Game-v0", nothing, override=True)
     task = Task(env="broken/Game-v0", name="t")
     register_suite("broken", lambda split, level=None: TaskSuite("broken", split, 2, lambda i: task))
-    assert main(["eval", "broken:test", *PLAY]) == 0
-    said = capsys.readouterr().err
-    assert said == "palaestra: warning: 1 of 1 episodes failed, the first: RuntimeError: no such game\n"
+    said = complaint(capsys, "eval", "broken:test", *PLAY, code=1)
+    assert said == "palaestra: no episode of broken:test can be played, the first: RuntimeError: no such game"

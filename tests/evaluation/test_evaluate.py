@@ -3,10 +3,12 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from support.envs import InjectedEnv, hang, plain_step, tasks
 
 from palaestra.agents.agent import Agent
@@ -19,7 +21,7 @@ from palaestra.errors import ConfigError, DataError
 from palaestra.evaluation.evaluate import evaluate, plan_episodes
 from palaestra.evaluation.result import EvalResult
 from palaestra.trajectories.record import Trajectory
-from palaestra.trajectories.store import read_trajectories
+from palaestra.trajectories.store import TrajectoryWriter, read_trajectories
 
 SUITE = TaskSuite("injected", "test", 10, lambda i: tasks(10)[i])
 
@@ -133,14 +135,47 @@ class TestResume:
             (RandomAgent(), {"seed": 1}, "seed"),
             (RandomAgent(), {"temperature": 0.0}, "temperature"),
             (RandomAgent(), {"suite": [*tasks(11)[1:]], "name": "injected:test"}, "task"),
+            (RandomAgent(), {"limits": RolloutLimits(max_turns=3)}, "max_turns 50, not 3"),
+            (RandomAgent(), {"suite": [replace(task, seed=7) for task in tasks(10)]}, "task seed"),
+            (RandomAgent(), {"suite": [replace(task, params={"data": "b"}) for task in tasks(10)]}, "task parameters"),
         ],
     )
     def test_another_evaluations_store_is_refused(
         self, tmp_path: Path, agent: Agent, options: dict[str, Any], what: str
     ) -> None:
         run(RandomAgent(), store=tmp_path / "e.ptj")
+        options = {"name": "injected:test", **options}
         with pytest.raises(DataError, match=f"another evaluation.*{what}"):
             run(agent, store=tmp_path / "e.ptj", **options)
+
+    def test_deadlines_and_concurrency_may_change(self, tmp_path: Path) -> None:
+        run(RandomAgent(), store=tmp_path / "e.ptj")
+        limits = RolloutLimits(concurrency=3, step_seconds=7, retries=4)
+        assert run(RandomAgent(), store=tmp_path / "e.ptj", limits=limits).n == 10
+
+    def test_an_agent_of_another_identity_is_refused(self, tmp_path: Path) -> None:
+        @dataclass(frozen=True)
+        class Known(RandomAgent):
+            weights: str = "a"
+
+            @property
+            def identity(self) -> dict[str, Any]:
+                return {"weights": self.weights, "stops": (1, 2)}
+
+        run(Known(), store=tmp_path / "e.ptj")
+        assert run(Known(), store=tmp_path / "e.ptj").n == 10
+        with pytest.raises(DataError, match="injected:test/0 was played with weights 'a', not 'b'; name another file"):
+            run(Known(weights="b"), store=tmp_path / "e.ptj")
+
+    def test_a_store_that_does_not_say_is_refused(self, tmp_path: Path) -> None:
+        """One of an older version."""
+        run(RandomAgent(), store=tmp_path / "new.ptj")
+        with TrajectoryWriter(tmp_path / "old.ptj") as writer:
+            for trajectory in read_trajectories(tmp_path / "new.ptj"):
+                trajectory.meta.clear()
+                writer.append(trajectory)
+        with pytest.raises(DataError, match="does not say with which weights and settings"):
+            run(RandomAgent(), store=tmp_path / "old.ptj")
 
     def test_without_resume_nothing_is_added_to_a_store(self, tmp_path: Path) -> None:
         run(RandomAgent(), store=tmp_path / "e.ptj", resume=False)
