@@ -98,7 +98,8 @@ def multiply(near: socket.socket, sockets: Sequence[socket.socket], known: set[i
     The copies are children of an intermediate process that ends at once, so that the fork server becomes their
     parent: whatever happens here later is not their concern.
     """
-    others = proc.open_files() - known - {each.fileno() for each in sockets}
+    opened = proc.open_files()
+    others = opened - known - {each.fileno() for each in sockets}
     files = [OpenFile(number, int(_file_info(number)["pos"])) for number in sorted(others) if _seekable(number)]
     sys.stdout.flush()
     sys.stderr.flush()
@@ -121,7 +122,7 @@ def multiply(near: socket.socket, sockets: Sequence[socket.socket], known: set[i
         for each in (near, *sockets):
             if each is not own:
                 each.detach()
-        _become_copy(own, files)
+        _become_copy(own, {*opened, pids, told}, files)
         return own
     os.close(told)
     _close(sockets)
@@ -161,10 +162,11 @@ def _be_between(sockets: Sequence[socket.socket], told: int) -> socket.socket:
     os._exit(0)
 
 
-def _become_copy(own: socket.socket, files: Sequence[OpenFile]) -> None:
+def _become_copy(own: socket.socket, opened: set[int], files: Sequence[OpenFile]) -> None:
     os.setsid()
     proc.adopt_orphans(True)
-    proc.close_files({0, 1, 2, own.fileno(), *(file.number for file in files)})
+    for number in opened - {0, 1, 2, own.fileno(), *(file.number for file in files)}:
+        os.close(number)
     for file in files:  # a position that is shared would move for all
         again = os.open(f"/proc/self/fd/{file.number}", os.O_RDONLY | os.O_CLOEXEC)
         os.lseek(again, file.position, os.SEEK_SET)

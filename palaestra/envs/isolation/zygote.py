@@ -200,7 +200,7 @@ class _Server:
         try:
             program = subprocess.Popen(
                 [self.python, "-P", "-c", _BOOT, str(far.fileno()), *(entry or os.getcwd() for entry in path)],
-                env={**_DEFAULTS, **os.environ, **_HEAP, **self.environ},
+                env={**_DEFAULTS, **_HEAP, **os.environ, **self.environ},
                 pass_fds=[far.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
