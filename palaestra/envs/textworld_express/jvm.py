@@ -64,8 +64,8 @@ def make_interface(jvm: Jvm, apart: bool) -> Any:
 
 def close_files(jvm: Jvm) -> None:
     """Have Java's garbage collector close what the package left open; its cleaner needs a moment."""
-    for _ in range(100):
-        call(jvm.gateway.jvm.java.lang.System.gc)
+    call(jvm.gateway.jvm.java.lang.System.gc)
+    for _ in range(50):
         if not _has_data_open(jvm.process.pid):
             return
         time.sleep(0.01)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
 
-from palaestra.envs.textworld_express.jvm import call, close_files, make_interface, running, texts
-from palaestra.errors import DataError, EnvError, UnknownNameError
+from palaestra.envs.textworld_express.jvm import Jvm, call, close_files, make_interface, running, texts
+from palaestra.errors import DataError, EnvError, UnknownNameError, WorkerError
 
 GAMES = ("cookingworld", "twc", "coin", "mapreader", "arithmetic", "sorting", "simonsays", "peckingorder")
 ENTANGLED = frozenset({"sorting"})
@@ -68,13 +69,13 @@ class Simulator:
         """Whether it can begin entangled games."""
         self.loaded: tuple[str, str] | None = None
         """The game that it can begin at once, and its parameters."""
-        self._jvm = running()
-        self._java = make_interface(self._jvm, apart)
+        self.jvm = running()
+        self._java = make_interface(self.jvm, apart)
 
     @property
     def alive(self) -> bool:
         """Whether its virtual machine still runs."""
-        return self._jvm.alive
+        return self.jvm.alive
 
     def suits(self, game: str) -> bool:
         """Whether it can begin `game`."""
@@ -96,7 +97,7 @@ class Simulator:
             return
         self.loaded = None  # stays, should this fail
         refusal = call(self._java.load, game, params)
-        close_files(self._jvm)  # four each time
+        _pool.loaded(self.jvm)
         self._accept(refusal)
         self.loaded = game, params
 
@@ -118,42 +119,78 @@ class Simulator:
         return texts(call(self._java.getGoldActionSequence))
 
 
-_idle: list[Simulator] = []
-"""What nobody uses now. A game that was loaded once begins in a thousandth of a second."""
-_choosing = threading.Lock()
+class Pool:
+    """Simulators that nobody uses now. A game that was loaded once begins in a thousandth of a second.
 
-
-def borrow(setting: Setting) -> Simulator:
-    """A simulator for `setting`, one that has the game loaded if any has.
-
-    Raises:
-        EnvError: there is no Java, or it does not start.
-        MissingExtraError: textworld-express is not installed.
+    The package never closes the four files that it reads to load a game. Java's garbage collector does, when it is
+    called: now and then, and whenever nobody uses any simulator.
     """
-    with _choosing:
-        fitting = [simulator for simulator in _idle if simulator.suits(setting.game)]
-        fitting.sort(key=lambda simulator: simulator.loaded == _loading(setting))
-        if fitting:
-            _idle.remove(fitting[-1])
-            return fitting[-1]
-        _idle[:] = [simulator for simulator in _idle if simulator.alive]
-    return Simulator(setting.game in ENTANGLED)
+
+    LOADS = 64
+    """After so many, files are closed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[Simulator] = []
+        self._lent = self._loads = 0
+
+    def borrow(self, setting: Setting) -> Simulator:
+        """A simulator for `setting`, one that has the game loaded if any has.
+
+        Raises:
+            EnvError: there is no Java, or it does not start.
+            MissingExtraError: textworld-express is not installed.
+        """
+        with self._lock:
+            self._idle = [simulator for simulator in self._idle if simulator.alive]
+            fitting = [simulator for simulator in self._idle if simulator.suits(setting.game)]
+            fitting.sort(key=lambda simulator: simulator.loaded == _loading(setting))
+            if fitting:
+                self._idle.remove(fitting[-1])
+                self._lent += 1
+                return fitting[-1]
+        made = Simulator(setting.game in ENTANGLED)
+        with self._lock:
+            self._lent += 1
+        return made
+
+    def give_back(self, simulator: Simulator) -> None:
+        """Let others use a simulator that was borrowed."""
+        with self._lock:
+            self._lent -= 1
+            self._idle.append(simulator)
+            idle = not self._lent and self._loads
+        if idle and simulator.alive:
+            self._close_files(simulator.jvm)
+
+    def loaded(self, jvm: Jvm) -> None:
+        """Take note that a game was loaded."""
+        with self._lock:
+            self._loads += 1
+            many = self._loads >= self.LOADS
+        if many:
+            self._close_files(jvm)
+
+    def _close_files(self, jvm: Jvm) -> None:
+        with self._lock:
+            self._loads = 0
+        with suppress(WorkerError):
+            close_files(jvm)
 
 
-def give_back(simulator: Simulator) -> None:
-    """Let others use a simulator that was borrowed."""
-    with _choosing:
-        _idle.append(simulator)
+_pool = Pool()
+borrow, give_back = _pool.borrow, _pool.give_back
 
 
 @lru_cache(1024)
 def solution(setting: Setting) -> tuple[str, ...]:
     """The commands that solve a game from its start, found in a simulator of their own."""
     simulator = borrow(setting)
-    simulator.begin(setting, solved=True)
-    found = simulator.solution()
-    give_back(simulator)
-    return found
+    try:
+        simulator.begin(setting, solved=True)
+        return simulator.solution()
+    finally:
+        give_back(simulator)
 
 
 def _loading(setting: Setting) -> tuple[str, str]:
