@@ -253,7 +253,7 @@ def parse_action(space: spaces.Space[Any], text: str) -> Any:
     """
     try:
         action = _decode(space, text.strip())
-    except (ValueError, TypeError, KeyError, IndexError, OverflowError):
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RecursionError):
         action = None
     if action is None or not space.contains(action):
         raise ValueError(f"{text.strip()!r} is not an action; write {_wanted(space)}.")
@@ -266,13 +266,7 @@ def _decode(space: spaces.Space[Any], text: str) -> Any:
     if isinstance(space, spaces.Discrete):
         return np.int64(text)
     if isinstance(space, spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary):
-        rest = re.sub(r"[\[\](),;\s]", "", _NUMBER.sub("", text))
-        if rest:
-            raise ValueError(rest)
-        exact = np.array([float(number) for number in _NUMBER.findall(text)]).reshape(space.shape)
-        with np.errstate(over="ignore"):  # too large a number becomes infinite, and is then no action of the space
-            action = exact.astype(space.dtype)
-        return action if np.allclose(action, exact) else None  # 1.5 is not a whole number
+        return _decode_numbers(space, text)
     if isinstance(space, spaces.Dict):
         parts = json.loads(text)
         return {key: _decode(part, _text_of(parts[key])) for key, part in space.spaces.items()}
@@ -280,6 +274,42 @@ def _decode(space: spaces.Space[Any], text: str) -> Any:
         parts = json.loads(text)
         return tuple(_decode(part, _text_of(value)) for part, value in zip(space.spaces, parts, strict=True))
     return space.from_jsonable([json.loads(text)])[0]
+
+
+def _decode_numbers(space: spaces.Space[Any], text: str) -> Any:
+    rest = re.sub(r"[\[\](),;\s]", "", _NUMBER.sub("", text))
+    if rest:
+        raise ValueError(rest)
+    words = _NUMBER.findall(text)
+    if space.dtype is not None and np.issubdtype(space.dtype, np.floating):
+        with np.errstate(over="ignore"):  # too large a number becomes infinite, and is then no action of the space
+            return np.array([float(word) for word in words]).astype(space.dtype).reshape(space.shape or ())
+    whole = [int(word) if word.lstrip("+-").isdigit() else _whole(float(word)) for word in words]
+    return np.array(whole, dtype=space.dtype).reshape(space.shape or ())
+
+
+def _whole(number: float) -> int:
+    if not number.is_integer():
+        raise ValueError(f"{number} is not a whole number")
+    return int(number)
+
+
+def describe_action(space: spaces.Space[Any], action: Any) -> str:
+    """The text by which an agent takes `action`: what `parse_action` reads as it, but for white space around text."""
+    value = _as_json(space, action)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _as_json(space: spaces.Space[Any], action: Any) -> Any:
+    if isinstance(space, spaces.Text):
+        return action
+    if isinstance(space, spaces.Dict):
+        return {key: _as_json(part, action[key]) for key, part in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return [_as_json(part, value) for part, value in zip(space.spaces, action, strict=True)]
+    if isinstance(space, spaces.Discrete | spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary):
+        return np.asarray(action).tolist()
+    return space.to_jsonable([action])[0]
 
 
 def _text_of(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import string
 import time
 from typing import Any
 
@@ -145,3 +146,36 @@ class Strange(spaces.Discrete):
 def strange() -> gymnasium.Env[Any, Any]:
     """Of that space."""
     return Drawn(Strange(3), spaces.Discrete(2))
+
+
+class Echo(gymnasium.Env[Any, Any]):
+    """Shows the action that reached it; the fourth ends the episode."""
+
+    observation_space = spaces.Dict(
+        place=spaces.Box(0, 9, (2,), np.int64), heard=spaces.Text(200, charset=string.printable)
+    )
+
+    def __init__(self, actions: str) -> None:
+        self.action_space = ACTIONS[actions]
+        self.steps = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._see("nothing"), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return self._see(repr(action)), 1.0, self.steps == 4, False, {}
+
+    def _see(self, heard: str) -> dict[str, Any]:
+        return {"place": np.array([self.steps, 9]), "heard": heard}
+
+
+ACTIONS: dict[str, spaces.Space[Any]] = {
+    "box": spaces.Box(-1, 1, (2,)),
+    "text": spaces.Text(10),
+    "dict": spaces.Dict(go=spaces.MultiDiscrete([3, 2]), say=spaces.Text(5)),
+    "tuple": spaces.Tuple((spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(2))),
+}
+"""Action spaces of `Echo`."""
