@@ -2,6 +2,8 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -393,3 +395,27 @@ def test_everything_can_be_shut_down() -> None:
         await env.close()
 
     run(go())
+
+
+SCRIPT = """
+import asyncio
+from palaestra import Env, Reset, make, register
+
+@register("script/Here-v0", placement="process")
+class Here(Env):
+    async def reset(self, *, seed=None, task=None, options=None):
+        return Reset(f"seed {seed}", {})
+
+async def main():
+    async with make("script/Here-v0") as env:
+        print((await env.reset(seed=3)).observation)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def test_an_environment_of_a_script(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("seed 3\n", "")
