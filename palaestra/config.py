@@ -6,11 +6,13 @@ Unknown keys and values of the wrong type are refused with their full path, unkn
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
 import yaml
@@ -94,6 +96,17 @@ class RolloutConfig(Config, frozen=True, kw_only=True):
     """Deadline of one environment step."""
 
 
+class OverlongConfig(Config, frozen=True, kw_only=True):
+    """Which episodes DAPO's soft penalty finds too long (Yu et al., arXiv 2503.14476)."""
+
+    limit: NonNegativeFloat = 0.0
+    """The longest episode, in `unit`; 0 takes what the recipe admits: `max_turns`, times `max_tokens` for tokens."""
+    buffer: Fraction = 0.2
+    """Last part of the limit, over which the penalty grows from 0: 4,096 of 20,480 tokens in DAPO."""
+    unit: Literal["tokens", "turns"] = "tokens"
+    """What length is counted in; observations never count."""
+
+
 class GigpoConfig(Config, frozen=True, kw_only=True):
     """The step part of GiGPO's advantage (Feng et al., arXiv 2505.10978)."""
 
@@ -103,28 +116,55 @@ class GigpoConfig(Config, frozen=True, kw_only=True):
     """Weight of the step part; with 0 the advantage is the group's."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """A default that the named algorithm may replace."""
+
+    value: Any
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "dr_grpo": {"normalise": "mean", "aggregation": "dr-grpo-mean"},
+    "rloo": {"normalise": "rloo"},
+    "reinforce": {"normalise": "none", "clip_low": 1.0, "clip_high": math.inf, "dual_clip": math.inf},
+    "dapo": {
+        "clip_high": 0.28,
+        "aggregation": "token-mean",
+        "filters": ("uniform_groups",),
+        "overlong_penalty": 1.0,
+    },
+    "gspo": {"policy_loss": "gspo", "clip_low": 3e-4, "clip_high": 4e-4, "dual_clip": math.inf},
+    "gigpo": {"advantage": "gigpo"},
+    "empg": {"shapers": ("empg",)},
+    "aepo": {"shapers": ("aepo",), "policy_loss": "entropy_balanced", "aggregation": "token-mean"},
+}
+"""By name of the algorithm, the keys of `AlgorithmConfig` whose default is another one there."""
+
+
 class AlgorithmConfig(Config, frozen=True, kw_only=True):
-    """The base that all algorithms share; what one of them adds is under `settings.NAME`."""
+    """The base that all algorithms share; what one of them adds is under `settings.NAME`.
+
+    The defaults of the keys from `advantage` to `overlong_penalty` are GRPO's. An algorithm may have others, which
+    `palaestra algorithms` lists; a key that the recipe gives is as the recipe says.
+    """
 
     name: str = "epo"
     """An entry of `palaestra.training.algorithms.ALGORITHMS`."""
-    advantage: Literal["group", "gigpo"] = "group"
+    advantage: Literal["group", "gigpo"] = cast(Any, _Own("group"))
     """`group`: an episode's return against its group, on all of its tokens. `gigpo`: plus, turn by turn, the return to
     go against the group's other turns that began with the same observation."""
-    gigpo: GigpoConfig = GigpoConfig()
-    """Settings of that step part."""
-    normalise: Literal["std", "mean", "rloo"] = "std"
-    """Group advantage: divided by the standard deviation (GRPO), mean only (Dr.GRPO), or leave one out (RLOO)."""
-    weighting: Literal["trajectory", "row"] = "trajectory"
-    """What counts once in a group's statistics."""
-    singleton: Literal["zero", "raw"] = "zero"
-    """Advantage of a group of one: 0, or the reward itself."""
-    clip_low: Fraction = 0.2
-    """Ratios below 1 - clip_low are clipped."""
-    clip_high: NonNegativeOrInfinite = 0.2
-    """Ratios above 1 + clip_high are clipped; 0.28 is DAPO's clip-higher, `.inf` clips none."""
-    dual_clip: Annotated[float, msgspec.Meta(gt=1.0)] = 3.0
-    """Bound of the ratio where the advantage is negative; `.inf` for none."""
+    normalise: Literal["std", "mean", "rloo", "none"] = cast(Any, _Own("std"))
+    """Group advantage: divided by the standard deviation (GRPO, the default), mean only (Dr.GRPO), leave one out
+    (RLOO), or the return as it is (REINFORCE)."""
+    policy_loss: str = cast(Any, _Own("clip"))
+    """An entry of `palaestra.training.policy_loss.POLICY_LOSSES`: `clip` (default), `gspo`, `span_ratio` or
+    `entropy_balanced`."""
+    clip_low: Fraction = cast(Any, _Own(0.2))
+    """Ratios below 1 - clip_low are clipped; 0.2 by default."""
+    clip_high: NonNegativeOrInfinite = cast(Any, _Own(0.2))
+    """Ratios above 1 + clip_high are clipped; 0.2 by default, 0.28 is DAPO's clip-higher, `.inf` clips none."""
+    dual_clip: Annotated[float, msgspec.Meta(gt=1.0)] = cast(Any, _Own(3.0))
+    """Bound of the ratio where the advantage is negative; 3 by default, `.inf` for none."""
     aggregation: Literal[
         "token-mean",
         "seq-mean-token-sum",
@@ -132,10 +172,28 @@ class AlgorithmConfig(Config, frozen=True, kw_only=True):
         "seq-mean-token-sum-norm",
         "dr-grpo-mean",
         "traj-turn-token",
-    ] = "seq-mean-token-mean"
-    """How the policy loss of tokens becomes one number."""
+    ] = cast(Any, _Own("seq-mean-token-mean"))
+    """How the policy loss of tokens becomes one number; `seq-mean-token-mean` by default."""
+    filters: tuple[str, ...] = cast(Any, _Own(()))
+    """Entries of `palaestra.training.filters.FILTERS`; `uniform_groups` leaves out groups that all got the same reward,
+    denominators included."""
+    shapers: tuple[str, ...] = cast(Any, _Own(()))
+    """Entries of `palaestra.training.algorithms.SHAPERS`, applied in this order; their settings are under
+    `settings.NAME`: `empg` and `aepo`."""
+    overlong_penalty: NonNegativeFloat = cast(Any, _Own(0.0))
+    """Subtracted from the return of an episode of the greatest length, and part of it shortly before; 0, the default,
+    for none. Give it the size of the rewards."""
+    overlong: OverlongConfig = OverlongConfig()
+    """Which episodes are too long."""
+    gigpo: GigpoConfig = GigpoConfig()
+    """Settings of GiGPO's step part."""
+    weighting: Literal["trajectory", "row"] = "trajectory"
+    """What counts once in a group's statistics."""
+    singleton: Literal["zero", "raw"] = "zero"
+    """Advantage of a group of one: 0, or the reward itself."""
     aggregation_constant: NonNegativeFloat = 0.0
-    """C of the two modes that have one, in tokens; needed there."""
+    """C of the two modes that have one, in tokens; 0 takes the most that an episode can sample, `max_turns` times
+    `max_tokens`."""
     kl_coeff: NonNegativeFloat = 0.0
     """Weight of the KL to the model before training; 0 for none (and no reference model in memory)."""
     kl_kind: Literal["k1", "k2", "k3", "abs"] = "k3"
@@ -149,8 +207,16 @@ class AlgorithmConfig(Config, frozen=True, kw_only=True):
     forward pass. Their policy gradient is zero, so this saves time only; null does it wherever no term (entropy, KL)
     has a gradient there, true insists."""
     settings: dict[str, dict[str, Any]] = {}
-    """Settings of single algorithms by name; those of other algorithms than `name` are checked but stay unused, so that
-    `algorithm.name=grpo` alone turns an EPO recipe into its baseline."""
+    """Settings of single algorithms and shapers by name; those of others than `name` and `shapers` are checked but stay
+    unused, so that `algorithm.name=grpo` alone turns an EPO recipe into its baseline."""
+
+    def __post_init__(self) -> None:
+        """Put the algorithm's own defaults where nothing was given."""
+        own = PRESETS.get(self.name, {})
+        for field in self.__struct_fields__:
+            value = getattr(self, field)
+            if isinstance(value, _Own):
+                msgspec.structs.force_setattr(self, field, own.get(field, value.value))
 
 
 class OptimiserConfig(Config, frozen=True, kw_only=True):

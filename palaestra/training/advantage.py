@@ -10,7 +10,7 @@ from torch import Tensor
 
 from palaestra.training.numbering import number
 
-Normalise = Literal["std", "popstd", "mean", "rloo"]
+Normalise = Literal["std", "popstd", "mean", "rloo", "none"]
 Weighting = Literal["trajectory", "row"]
 Singleton = Literal["zero", "raw"]
 
@@ -47,7 +47,7 @@ def group_advantage(
     singleton: Singleton = "zero",
     eps: float = 1e-6,
 ) -> Tensor:
-    """One advantage per row, [B] float64; a group whose rewards are all equal gets exactly 0.
+    """One advantage per row, [B] float64; a group whose rewards are all equal gets exactly 0, but for `none`.
 
     Args:
         reward: [B], the total reward of the row's trajectory.
@@ -55,6 +55,7 @@ def group_advantage(
         traj: [B] int64; rows of one trajectory have the same reward and group.
         normalise: `std`: (R - mean) / (std + eps), divisor n-1 (GRPO, Shao et al. 2024). `mean`: R - mean (Dr.GRPO,
             Liu et al. 2025). `rloo`: n / (n-1) (R - mean). `popstd`: as `std` with divisor n, for comparison only.
+            `none`: R itself (REINFORCE, Williams 1992).
         weighting: `trajectory`: each trajectory counts once in its group's statistics. `row`: each row does, as the
             verl-agent code has it, which lets long episodes weigh more.
         singleton: a group with one entry: `zero` gives 0; `raw` takes mean 0 and std 1, as verl does.
@@ -83,6 +84,8 @@ def _entries(reward: Tensor, group: Tensor, traj: Tensor) -> tuple[Tensor, Tenso
 
 def normalised(value: Tensor, group: Tensor, normalise: Normalise, singleton: Singleton, eps: float) -> Tensor:
     """Advantages of entries [E] float64 within their groups [E], numbered from 0; see `group_advantage`."""
+    if normalise == "none":
+        return value
     stats = _Statistics.of(value, group)
     n = stats.count[group].double()
     centred = value - stats.mean[group]
@@ -99,6 +102,6 @@ def normalised(value: Tensor, group: Tensor, normalise: Normalise, singleton: Si
             std = torch.where(alone, 1.0, (stats.squares[group] / divisor).sqrt())
             result = centred / (std + eps)
         case _:
-            raise ValueError(f"unknown normalisation {normalise!r}; known: std, popstd, mean, rloo")
+            raise ValueError(f"unknown normalisation {normalise!r}; known: std, popstd, mean, rloo, none")
     flat = stats.flat[group] if singleton == "zero" else stats.flat[group] & ~alone
     return torch.where(flat, 0.0, result)

@@ -1,11 +1,13 @@
 """An algorithm is a recipe: a named bundle of small plug-ins and their shared state.
 
-    reward → advantage → loss = Σ over terms of  coefficient · Σ over tokens of  weight · value  → trackers
+    reward → filters → old policy's columns → advantage → shapers
+           → loss = Σ over terms of  coefficient · Σ over tokens of  weight · value  → trackers
 
-A **term** (the policy loss, an entropy bonus, a KL penalty, ...) gives one value per policy token; how tokens become
-one number is its `aggregation`, whose weights are computed once on the whole mini-batch. A **tracker** is memory that
-an iteration's terms read and that moves after the update. Every plug-in declares what it `requires`, and the learner
-computes the union once.
+A **filter** says which rows take part, by what was played. A **shaper** changes advantages, with the old policy's
+entropies of the whole iteration before it. A **term** (the policy loss, an entropy bonus, a KL penalty, ...) gives one
+value per policy token; how tokens become one number is its `aggregation`, whose weights are computed once on the whole
+mini-batch. A **tracker** is memory that an iteration's terms read and that moves after the update. Every plug-in
+declares what it `requires`, and the learner computes the union once.
 """
 
 from __future__ import annotations
@@ -17,14 +19,12 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from palaestra.errors import CheckpointError
+from palaestra.errors import CheckpointError, TrainingError
 from palaestra.training.advantage import Normalise, Singleton, Weighting, group_advantage
 from palaestra.training.aggregate import Mode, token_weights
 from palaestra.training.batch import Batch
 from palaestra.training.gigpo import gigpo_advantage
-from palaestra.training.importance import truncated_importance
 from palaestra.training.kl import Kind, kl_estimate
-from palaestra.training.surrogate import surrogate
 
 Need = Literal["entropy_grad", "old_logprob", "old_entropy", "ref_logprob", "scored"]
 """What a plug-in may require beyond the current log-probs, the rollout's columns and the advantage. `scored`: the
@@ -54,6 +54,8 @@ class Tokens:
     step_id: Tensor
     """int64: turn of the token."""
     ref_logprob: Tensor | None = None
+    row: Tensor | None = None
+    """int64: row of the batch. A row's tokens are never split over micro-batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class BoundTerm:
     def weights(self, batch: Batch) -> Tensor:
         """[B, T] float64 over a whole mini-batch, coefficient included."""
         weights = token_weights(
-            batch.mask, self.aggregation, step_id=batch.step_id, traj=batch.traj, constant=self.constant
+            batch.trained, self.aggregation, step_id=batch.step_id, traj=batch.traj, constant=self.constant
         )
         return weights * self.coefficient
 
@@ -101,6 +103,41 @@ class Term(Protocol):
 
     def bind(self, moment: Moment, batch: Batch) -> BoundTerm | None:
         """The term as it is at `moment` for a whole iteration's `batch`; `None` where it is switched off."""
+
+
+class RewardShaper(Protocol):
+    """Adds to the returns that the environment gave."""
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """[N] float64: what each trajectory gets in addition."""
+
+
+class Filter(Protocol):
+    """Leaves rows out of an iteration, by the rewards as they were played."""
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """[B] bool: the rows to keep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """What a shaper made of the advantages."""
+
+    advantage: Tensor
+    """[B, T]; what it holds where `batch.trained` is false is ignored."""
+    log: Mapping[str, float | None] = field(default_factory=dict)
+    """For the metrics; the same keys in every iteration."""
+
+
+class Shaper(Protocol):
+    """Changes advantages, once an iteration, before it is cut into mini-batches: its statistics may be the batch's."""
+
+    @property
+    def requires(self) -> frozenset[Need]:
+        """What it reads."""
+
+    def __call__(self, batch: Batch) -> Shaped:
+        """`batch.advantage`, changed; a constant."""
 
 
 class Tracker(Protocol):
@@ -170,52 +207,6 @@ class GigpoAdvantage:
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyLoss:
-    """The clipped surrogate, with a truncated weight for the engine's mismatch where `mismatch_cap` is above 0."""
-
-    aggregation: Mode = "seq-mean-token-mean"
-    constant: float | None = None
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    dual_clip: float = 3.0
-    mismatch_cap: float = 0.0
-    requires: frozenset[Need] = frozenset({"old_logprob"})
-    needs_all: bool = False
-
-    def bind(self, moment: Moment, batch: Batch) -> BoundTerm:
-        """The same at every moment."""
-        return BoundTerm("surrogate", 1.0, self.aggregation, self.value, self.constant)
-
-    def value(self, tokens: Tokens) -> Values:
-        """Per-token loss; logs how much was clipped and how far the policy has moved."""
-        every = torch.ones_like(tokens.advantage, dtype=torch.bool)
-        result = surrogate(
-            tokens.logprob,
-            tokens.old_logprob,
-            tokens.advantage,
-            every,
-            clip_low=self.clip_low,
-            clip_high=self.clip_high,
-            dual_clip=self.dual_clip,
-        )
-        loss, diagnostics = (
-            result.loss,
-            {
-                "clip_fraction": result.clipped,
-                "dual_clip_fraction": result.dual_clipped,
-                "approx_kl": tokens.old_logprob - tokens.logprob.detach(),
-                "rollout_kl": tokens.rollout_logprob - tokens.old_logprob,
-            },
-        )
-        if self.mismatch_cap > 0:
-            columns = tokens.old_logprob[None], tokens.rollout_logprob[None], every[None]
-            weight = truncated_importance(*columns, cap=self.mismatch_cap)[0]
-            loss = loss * weight.to(loss.dtype)
-            diagnostics["mismatch_weight"] = weight
-        return Values(loss, diagnostics)
-
-
-@dataclass(frozen=True, slots=True)
 class EntropyBonus:
     """`- coeff * entropy`: rewards being undecided."""
 
@@ -263,6 +254,12 @@ class Algorithm:
     """Batch → [B, T] float32."""
     terms: tuple[Term, ...]
     trackers: Mapping[str, Tracker] = field(default_factory=dict)
+    rewards: tuple[RewardShaper, ...] = ()
+    """Their sums are added to the returns, after the filters."""
+    filters: tuple[Filter, ...] = ()
+    """A row stays if all of them keep it."""
+    shapers: tuple[Shaper, ...] = ()
+    """Applied in this order."""
     invalid_penalty: float = 0.0
     """Subtracted from the return for each refused action."""
     drop_uniform_groups: bool = False
@@ -270,13 +267,40 @@ class Algorithm:
 
     @property
     def requires(self) -> frozenset[Need]:
-        """The union over terms and trackers."""
-        needs = [*(term.requires for term in self.terms), *(t.requires for t in self.trackers.values())]
-        return frozenset().union(*needs)
+        """The union over terms, shapers and trackers."""
+        needs = [term.requires for term in self.terms] + [shaper.requires for shaper in self.shapers]
+        return frozenset().union(*needs, *(tracker.requires for tracker in self.trackers.values()))
+
+    def select(self, batch: Batch) -> Batch:
+        """What takes part in the update, with its rewards: the first thing done with an iteration.
+
+        Raises:
+            TrainingError: a reward is not finite.
+        """
+        if not bool(batch.reward.isfinite().all()):
+            worst = int((~batch.reward.isfinite()).nonzero()[0])
+            raise TrainingError(
+                f"the reward of trajectory {int(batch.traj[worst])} is not finite ({float(batch.reward[worst])}): look "
+                "at what its environment returned"
+            )
+        for keep in self.filters:
+            batch = batch.with_(kept=keep(batch) if batch.kept is None else batch.kept & keep(batch))
+        for shaper in self.rewards:
+            batch = batch.rewarded(shaper(batch))
+        return batch
 
     def prepare(self, batch: Batch) -> Batch:
-        """The batch with its advantages."""
-        return batch.with_(advantage=self.advantage(batch))
+        """The batch with its advantages; all of its other columns are there."""
+        advantage = self.advantage(batch)
+        if batch.kept is not None:
+            advantage = torch.where(batch.trained, advantage, 0.0)
+            batch = batch.with_(notes={**batch.notes, "kept_fraction": float(batch.kept.double().mean())})
+        batch = batch.with_(advantage=advantage)
+        for shaper in self.shapers:
+            shaped = shaper(batch)
+            advantage = torch.where(batch.trained, shaped.advantage.detach(), 0.0).float()
+            batch = batch.with_(advantage=advantage, notes={**batch.notes, **shaped.log})
+        return batch
 
     def bind(self, moment: Moment, batch: Batch) -> tuple[BoundTerm, ...]:
         """The terms of one iteration."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -37,6 +38,11 @@ class Turns:
     """[S] float64: the step's own reward, less the penalty of a refused action."""
     anchor: Tensor
     """[S] int64: turns that began with the same observation have the same number."""
+
+    def add_last(self, values: Tensor) -> Turns:
+        """The turns with each trajectory's value [N] added to the reward of its last turn."""
+        last = torch.cat((self.start[1:], self.start.new_tensor([len(self.traj)]))) - 1
+        return dataclasses.replace(self, reward=self.reward.index_add(0, last, values.double()))
 
     def on_tokens(self, values: Tensor, batch: Batch) -> Tensor:
         """Each turn's value [S] on its policy tokens, [B, T] float32, 0 elsewhere."""
@@ -80,11 +86,31 @@ class Batch:
     """[B, T] float32: under the frozen reference policy."""
     turns: Turns | None = None
     """What happened turn by turn, for credit within episodes; `step_id` is a position in the trajectory's turns."""
+    kept: Tensor | None = None
+    """[B] bool: rows that the sample filters left. The others have no part in statistics, denominators and gradients.
+    `None`: all rows."""
+    notes: Mapping[str, float | None] = field(default_factory=dict)
+    """What plug-ins saw in this iteration, for the metrics."""
 
     @property
     def shape(self) -> tuple[int, int]:
         """(B, T)."""
         return self.ids.shape[0], self.ids.shape[1]
+
+    @property
+    def trained(self) -> Tensor:
+        """[B, T] bool: the policy tokens of the rows that were kept."""
+        return self.mask if self.kept is None else self.mask & self.kept[:, None]
+
+    @property
+    def rows(self) -> Tensor:
+        """[b] int64: the rows that were kept."""
+        return torch.arange(len(self.ids)) if self.kept is None else self.kept.nonzero()[:, 0]
+
+    def rewarded(self, values: Tensor) -> Batch:
+        """The same batch with each trajectory's value [N] added to its return, and to the reward of its last turn."""
+        turns = None if self.turns is None else self.turns.add_last(values)
+        return self.with_(reward=self.reward + values[self.traj], turns=turns)
 
     def with_(self, **columns: Any) -> Batch:
         """The same batch with some columns replaced."""

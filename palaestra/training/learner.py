@@ -1,6 +1,7 @@
 """The learner: one iteration's batch in, better weights out.
 
-    score (old log-probs, reference) → advantage → mini-batches of whole episodes → micro-batches → backward → step
+    filters → score (old log-probs, reference) → advantage, shapers
+            → mini-batches of whole episodes → micro-batches → backward → step
 
 A mini-batch's loss is a sum over tokens whose weights hold the global denominators, so how it is cut into micro-batches
 changes nothing but memory.
@@ -21,6 +22,7 @@ from palaestra.errors import ConfigError, TrainingError
 from palaestra.training.algorithm import Algorithm, BoundTerm, Moment, Tokens
 from palaestra.training.batch import Batch
 from palaestra.training.forward import Flat, MicroBatch, PolicyModel, micro_batches
+from palaestra.training.numbering import number
 from palaestra.training.optimiser import Optimiser, learning_rate
 from palaestra.training.recompute import recompute_activations
 from palaestra.training.shuffle import permutation
@@ -105,18 +107,19 @@ class Learner:
             raise TrainingError(f"iteration {moment.iteration}: {error}; the last checkpoint is untouched") from error
 
     def score(self, batch: Batch, policy: PolicyModel | None = None) -> tuple[Tensor, Tensor]:
-        """Log-probs and entropies of all policy tokens under the present weights, both [B, T] float32, 0 elsewhere."""
+        """Log-probs and entropies under the present weights, of the policy tokens of the rows that were kept; both
+        [B, T] float32, 0 elsewhere."""
         policy = policy or self.policy
         flat = Flat.of(batch)
         logprob, entropy = (torch.zeros(len(flat.row)) for _ in range(2))
         with torch.no_grad():
-            for part in micro_batches(flat, torch.arange(len(batch.ids)), self.config.micro_batch_tokens):
+            for part in micro_batches(flat, batch.rows, self.config.micro_batch_tokens):
                 values = policy(batch, flat, part)
                 logprob[part.tokens], entropy[part.tokens] = (v.float().cpu() for v in values)
         return _unflatten(logprob, batch), _unflatten(entropy, batch)
 
     def _update(self, batch: Batch, moment: Moment) -> Update:
-        batch = self.algorithm.prepare(self._with_scores(batch))
+        batch = self.algorithm.prepare(self._with_scores(self.algorithm.select(batch)))
         fresh = batch.old_logprob is None
         if fresh:
             batch = batch.with_(
@@ -128,7 +131,7 @@ class Learner:
         for rows in self._mini_batches(batch, moment):
             self._step(batch, flat, rows, terms, totals, fresh=fresh, lr=lr)
         self.algorithm.observe(batch)
-        return Update(batch, _metrics(terms, totals, lr))
+        return Update(batch, _metrics(terms, totals, lr) | dict(batch.notes))
 
     def _with_scores(self, batch: Batch) -> Batch:
         """Fill the columns that a pass before the update must give; `old_logprob` stays `None` if the update's own
@@ -140,15 +143,18 @@ class Learner:
         if self.config.mini_batches * self.config.epochs == 1 and "scored" not in self.algorithm.requires:
             return batch
         logprob, entropy = self.score(batch)
+        if batch.kept is not None:  # rows that were left out have the engine's numbers, as those without advantage do
+            logprob = torch.where(batch.trained, logprob, batch.rollout_logprob)
+            entropy = torch.where(batch.trained, entropy, batch.rollout_entropy)
         return batch.with_(old_logprob=logprob, old_entropy=entropy)
 
     def _mini_batches(self, batch: Batch, moment: Moment) -> Iterator[Tensor]:
         """Rows [b] of each mini-batch: whole episodes, in a new random order each epoch."""
-        count = int(batch.traj.max()) + 1 if len(batch.traj) else 0
+        known = number(batch.traj[batch.rows]).known
         for epoch in range(self.config.epochs):
-            order = torch.from_numpy(permutation(count, self.seed, "mini-batches", moment.iteration, epoch))
-            for part in order.tensor_split(self.config.mini_batches):
-                rows = torch.isin(batch.traj, part).nonzero()[:, 0]
+            order = torch.from_numpy(permutation(len(known), self.seed, "mini-batches", moment.iteration, epoch))
+            for part in known[order].tensor_split(self.config.mini_batches):
+                rows = batch.rows[torch.isin(batch.traj[batch.rows], part)]
                 if len(rows):
                     yield rows
 
@@ -234,6 +240,7 @@ def _gather(batch: Batch, where: tuple[Tensor, Tensor], logprob: Tensor, entropy
         advantage=column(batch.advantage),
         step_id=column(batch.step_id),
         ref_logprob=None if batch.ref_logprob is None else column(batch.ref_logprob),
+        row=where[0].to(logprob.device),
     )
 
 

@@ -1,19 +1,17 @@
 """Reference numbers of the base algorithms and of EPO: every case and every key, values and gradients, in float64."""
 
-import json
 import math
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from support.epo_terms import EntropyTerms, epo_terms
+from support.vectors import Case, Computation, check, f64, leaf, load, numbered
 from torch import Tensor
 
 from palaestra.training.advantage import group_advantage
 from palaestra.training.aggregate import aggregate, token_weights
-from palaestra.training.algorithm import PolicyLoss, Tokens
+from palaestra.training.algorithm import Tokens
 from palaestra.training.entropy import Corridor, EntropyOptions, corridor_penalty, phase_weight
 from palaestra.training.entropy_history import EntropyHistory, EntropyRecord
 from palaestra.training.gigpo import (
@@ -26,27 +24,12 @@ from palaestra.training.gigpo import (
 from palaestra.training.importance import effective_sample_size, importance_ratio, truncated_importance
 from palaestra.training.kl import kl_estimate
 from palaestra.training.logprob import logprob_entropy
+from palaestra.training.policy_loss import Bounds, PolicyLoss
 from palaestra.training.steps import broadcast_steps, step_mean
 from palaestra.training.surrogate import surrogate
 
-Case = dict[str, Any]
-FILES = {
-    name: json.loads((Path(__file__).parent / "vectors" / f"{name}.json").read_text()) for name in ("common", "epo")
-}
+FILES = {name: load(name) for name in ("common", "epo")}
 FLAT_MODES = ["token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm", "dr-grpo-mean"]
-DERIVATIVES = ("dentropy", "dloss", "dtokenmean", "dL_", "dk")
-
-
-def f64(values: Any) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def numbered(names: list[str]) -> Tensor:
-    return torch.tensor([sorted(set(names)).index(n) for n in names])
-
-
-def leaf(values: Any) -> Tensor:
-    return f64(values).requires_grad_()
 
 
 def entropy_and_logprob(params: Case, inputs: Case) -> Case:
@@ -114,7 +97,7 @@ def ppo_dual_clip_surrogate(params: Case, inputs: Case) -> Case:
     unread = torch.zeros_like(old[inside])
     advantage = f64(inputs["advantage"]).expand_as(old)[inside]
     tokens = Tokens(logprob[inside], unread, old[inside], unread, advantage, unread.long())
-    logged = PolicyLoss(**bounds).value(tokens).diagnostics
+    logged = PolicyLoss(bounds=Bounds(**bounds)).value(tokens).diagnostics
     metrics = {name: value.double().mean() for name, value in logged.items()}
     return {
         "ratio_masked": result.ratio,
@@ -345,7 +328,7 @@ def autograd_through_logits(params: Case, inputs: Case) -> Case:
     return {"entropy": entropy, "side": side, "loss": terms.loss, "dloss_dlogits": logits.grad}
 
 
-CASES: dict[str, dict[str, Callable[[Case, Case], Case]]] = {
+CASES: dict[str, dict[str, Computation]] = {
     "common": {
         "entropy_and_logprob_from_logits": entropy_and_logprob,
         "group_normalisation": group_normalisation,
@@ -366,33 +349,9 @@ CASES: dict[str, dict[str, Callable[[Case, Case], Case]]] = {
 }
 
 
-def assert_same(actual: Any, expected: Any, tolerance: float, path: str) -> None:
-    if isinstance(expected, dict):
-        assert set(actual) == set(expected), path
-        for key, value in expected.items():
-            assert_same(actual[key], value, tolerance, f"{path}.{key}")
-        return
-    actual = actual.detach().tolist() if isinstance(actual, Tensor) else actual
-    if isinstance(expected, list):
-        assert len(actual) == len(expected), path
-        for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
-            assert_same(a, e, tolerance, f"{path}[{i}]")
-    elif isinstance(expected, bool):
-        assert actual is expected, path
-    else:
-        assert float(actual) == pytest.approx(expected, rel=0, abs=tolerance), path
-
-
 @pytest.mark.parametrize(("file", "case"), [(f, c["name"]) for f, data in FILES.items() for c in data["cases"]])
 def test_reference_numbers(file: str, case: str) -> None:
-    data = FILES[file]
-    (entry,) = [c for c in data["cases"] if c["name"] == case]
-    assert case in CASES[file], f"no computation for case {case} of {file}.json"
-    actual = CASES[file][case](entry["params"], entry["inputs"])
-    assert set(actual) == set(entry["expected"]), "every expected key must be computed"
-    for key, value in entry["expected"].items():
-        tolerance = data["gradient_tolerance"] if key.startswith(DERIVATIVES) else data["tolerance"]
-        assert_same(actual[key], value, tolerance, f"{case}.{key}")
+    check(FILES[file], case, CASES[file])
 
 
 def test_no_computation_without_a_case() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from palaestra.config import AlgorithmConfig
-from palaestra.training.algorithm import Algorithm, BoundTerm, EntropyBonus, Moment, Need, Tokens, Values
+from palaestra.training.algorithm import Algorithm, BoundTerm, EntropyBonus, Moment, Need, Shaper, Tokens, Values
 from palaestra.training.algorithms.grpo import assemble, base_terms, constant_of
 from palaestra.training.batch import Batch
 from palaestra.training.entropy import Corridor, EntropyOptions, corridor_penalty, phase_weight
@@ -26,18 +26,15 @@ from palaestra.training.entropy_history import EntropyHistory, EntropyRecord
 Settings = EntropyOptions
 
 
-def build(config: AlgorithmConfig, settings: EntropyOptions) -> Algorithm:
+def build(config: AlgorithmConfig, settings: EntropyOptions, shapers: tuple[Shaper, ...] = ()) -> Algorithm:
     """GRPO plus bonus and smoothing; with `entropy_coeff` 0 it is GRPO exactly."""
     if settings.entropy_coeff == 0:
-        return assemble(config, base_terms(config))
-    tracker, constant = (
-        EntropyTracker(),
-        constant_of(config, settings.aggregation, "algorithm.settings.epo.aggregation"),
-    )
+        return assemble(config, base_terms(config), shapers=shapers)
+    tracker, constant = EntropyTracker(), constant_of(config, settings.aggregation)
     terms = (*base_terms(config), EntropyBonus(settings.entropy_coeff, settings.aggregation, constant))
     if settings.smoothing:
         terms = (*terms, Smoothing(settings, tracker, constant))
-    return assemble(config, terms, {"entropy": tracker})
+    return assemble(config, terms, {"entropy": tracker}, shapers)
 
 
 @dataclass(frozen=True, slots=True)

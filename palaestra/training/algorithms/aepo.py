@@ -1,0 +1,92 @@
+"""AEPO, agentic entropy-balanced policy optimisation (Dong et al., arXiv 2510.14545): its update half.
+
+    z_ij = (H_ij - mean H) / std H        over all policy tokens of the iteration, old policy's entropies       (12)
+    A_ij = A_i (1 + a z_ij)               uncertain tokens weigh more, in both directions                       (13)
+
+and a clip that keeps a bounded gradient on tokens whose probability has risen, `policy_loss: entropy_balanced`,
+equations (14) to (18). Either works alone: `advantage_weight` 0 switches the first off, `policy_loss: clip` the second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from palaestra.config import AlgorithmConfig, Config, NonNegativeFloat
+from palaestra.errors import ConfigError
+from palaestra.training.algorithm import Need, Shaped
+from palaestra.training.batch import Batch
+
+TINY = 1e-6
+"""Below this a standard deviation is rounding."""
+
+
+class Settings(Config, frozen=True, kw_only=True):
+    """Defaults: the constants of the released code."""
+
+    advantage_weight: NonNegativeFloat = 0.2
+    """a of (13); 0 leaves advantages as they are. Hard-coded in the released code."""
+    clamp: bool = False
+    """Keep the factor of (13) from becoming negative, as it does `1 / a` standard deviations below the mean."""
+    branching: bool = False
+    """AEPO's rollout half; not available, so true is refused."""
+
+
+class Standardised(NamedTuple):
+    """A column with mean 0 and standard deviation 1."""
+
+    value: Tensor
+    """[B, T] float64, 0 where masked out."""
+    mean: float
+    std: float
+
+
+def standardise(x: Tensor, mask: Tensor) -> Standardised:
+    """(12): over the masked-in tokens, divisor n - 1; all 0 where they are fewer than two, or equal up to rounding."""
+    values = x.detach()[mask].double()
+    if len(values) < 2:
+        return Standardised(torch.zeros(x.shape, dtype=torch.float64), float(values.sum()), 0.0)
+    mean, std = values.mean(), values.std()
+    scaled = torch.zeros_like(values) if std < TINY else (values - mean) / std
+    full = torch.zeros(x.shape, dtype=torch.float64).masked_scatter(mask, scaled)
+    return Standardised(full, float(mean), float(std))
+
+
+def entropy_factor(entropy: Tensor, mask: Tensor, weight: float, *, clamp: bool = False) -> Tensor:
+    """The factor of (13), [B, T] float64, 1 where masked out; never carries gradient."""
+    factor = 1 + weight * standardise(entropy, mask).value
+    return factor.clamp(min=0) if clamp else factor
+
+
+@dataclass(frozen=True, slots=True)
+class EntropyAwareAdvantage:
+    """(12) and (13) as a shaper; logs how many tokens changed their sign."""
+
+    weight: float = 0.2
+    clamp: bool = False
+    requires: frozenset[Need] = frozenset({"old_entropy", "scored"})
+
+    def __call__(self, batch: Batch) -> Shaped:
+        """Advantages times their factors."""
+        assert batch.advantage is not None
+        assert batch.old_entropy is not None
+        factor = entropy_factor(batch.old_entropy, batch.trained, self.weight, clamp=self.clamp)
+        flipped = int((factor < 0).sum()) / max(1, int(batch.trained.sum()))
+        return Shaped(batch.advantage.double() * factor, {"aepo_flipped": flipped})
+
+
+def shaper(config: AlgorithmConfig, settings: Settings) -> EntropyAwareAdvantage | None:
+    """The entropy-aware advantage, or `None` with weight 0.
+
+    Raises:
+        ConfigError: the rollout half is asked for.
+    """
+    if settings.branching:
+        raise ConfigError(
+            "algorithm.settings.aepo.branching: AEPO's rollout half (entropy pre-monitoring and branching) is not "
+            "available; set it to false to train with its update half"
+        )
+    return EntropyAwareAdvantage(settings.advantage_weight, settings.clamp) if settings.advantage_weight else None

@@ -1,0 +1,115 @@
+"""The policy loss, and the surrogates that it can be, by name.
+
+A surrogate turns log-prob, old log-prob and advantage of each token into its loss; what all have in common (the
+correction for the engine, what is logged) is the term's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from palaestra.training.aggregate import Mode
+from palaestra.training.algorithm import BoundTerm, Moment, Need, Tokens, Values
+from palaestra.training.batch import Batch
+from palaestra.training.importance import truncated_importance
+from palaestra.training.numbering import number
+from palaestra.training.surrogate import Surrogate, balanced_surrogate, span_surrogate, surrogate
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Of the ratio."""
+
+    clip_low: float = 0.2
+    """Below `1 - clip_low` a negative advantage has no gradient."""
+    clip_high: float = 0.2
+    """Above `1 + clip_high` a positive advantage has none."""
+    dual_clip: float = 3.0
+    """Above it a negative advantage has none."""
+
+
+def clip(tokens: Tokens, bounds: Bounds) -> Surrogate:
+    """PPO's: a ratio a token."""
+    columns = tokens.logprob, tokens.old_logprob, tokens.advantage, _every(tokens)
+    return surrogate(*columns, clip_low=bounds.clip_low, clip_high=bounds.clip_high, dual_clip=bounds.dual_clip)
+
+
+def gspo(tokens: Tokens, bounds: Bounds) -> Surrogate:
+    """A ratio a row: a whole episode with full history, one context of it where the context was cut."""
+    assert tokens.row is not None
+    return _by_span(tokens, tokens.row, bounds)
+
+
+def span_ratio(tokens: Tokens, bounds: Bounds) -> Surrogate:
+    """A ratio a turn. A turn's tokens are in one row, so the layout of rows makes no difference."""
+    assert tokens.row is not None
+    return _by_span(tokens, number(torch.stack((tokens.row, tokens.step_id), 1)).number, bounds)
+
+
+def entropy_balanced(tokens: Tokens, bounds: Bounds) -> Surrogate:
+    """AEPO's: the value of `clip`, and a bounded gradient where `clip` has none for a positive advantage."""
+    columns = tokens.logprob, tokens.old_logprob, tokens.advantage, _every(tokens)
+    return balanced_surrogate(
+        *columns, clip_low=bounds.clip_low, clip_high=bounds.clip_high, dual_clip=bounds.dual_clip
+    )
+
+
+POLICY_LOSSES: dict[str, Callable[[Tokens, Bounds], Surrogate]] = {
+    "clip": clip,
+    "gspo": gspo,
+    "span_ratio": span_ratio,
+    "entropy_balanced": entropy_balanced,
+}
+"""Add an entry to make a surrogate available as `algorithm.policy_loss`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyLoss:
+    """A surrogate, with a truncated weight for the engine's mismatch where `mismatch_cap` is above 0."""
+
+    kind: str = "clip"
+    """An entry of `POLICY_LOSSES`."""
+    bounds: Bounds = Bounds()
+    aggregation: Mode = "seq-mean-token-mean"
+    constant: float | None = None
+    mismatch_cap: float = 0.0
+    requires: frozenset[Need] = frozenset({"old_logprob"})
+    needs_all: bool = False
+
+    def bind(self, moment: Moment, batch: Batch) -> BoundTerm:
+        """The same at every moment."""
+        return BoundTerm("surrogate", 1.0, self.aggregation, self.value, self.constant)
+
+    def value(self, tokens: Tokens) -> Values:
+        """Per-token loss; logs how much was clipped and how far the policy has moved."""
+        result = POLICY_LOSSES[self.kind](tokens, self.bounds)
+        loss, diagnostics = (
+            result.loss,
+            {
+                "clip_fraction": result.clipped,
+                "dual_clip_fraction": result.dual_clipped,
+                "approx_kl": tokens.old_logprob - tokens.logprob.detach(),
+                "rollout_kl": tokens.rollout_logprob - tokens.old_logprob,
+            },
+        )
+        if result.preserved is not None:
+            diagnostics["preserved_fraction"] = result.preserved
+        if self.mismatch_cap > 0:
+            columns = tokens.old_logprob[None], tokens.rollout_logprob[None], _every(tokens)[None]
+            weight = truncated_importance(*columns, cap=self.mismatch_cap)[0]
+            loss = loss * weight.to(loss.dtype)
+            diagnostics["mismatch_weight"] = weight
+        return Values(loss, diagnostics)
+
+
+def _every(tokens: Tokens) -> Tensor:
+    return torch.ones_like(tokens.advantage, dtype=torch.bool)
+
+
+def _by_span(tokens: Tokens, span: Tensor, bounds: Bounds) -> Surrogate:
+    columns = tokens.logprob, tokens.old_logprob, tokens.advantage, _every(tokens), span
+    return span_surrogate(*columns, clip_low=bounds.clip_low, clip_high=bounds.clip_high, dual_clip=bounds.dual_clip)
