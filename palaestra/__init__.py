@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from palaestra.agents.opening import open_agent as open_agent
+    from palaestra.config import load_recipe as load_recipe
     from palaestra.envs.checker import check_env as check_env
     from palaestra.envs.core import Env as Env
     from palaestra.envs.core import Reset as Reset
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from palaestra.envs.tasks import TaskSuite as TaskSuite
     from palaestra.envs.tasks import load_suite as load_suite
     from palaestra.envs.tasks import register_suite as register_suite
+    from palaestra.evaluation.evaluate import evaluate as evaluate
+    from palaestra.training.run import train as train
     from palaestra.trajectories.record import Trajectory as Trajectory
 
 _HOME = {
@@ -36,6 +40,10 @@ _HOME = {
     "TaskSuite": "palaestra.envs.tasks",
     "load_suite": "palaestra.envs.tasks",
     "register_suite": "palaestra.envs.tasks",
+    "load_recipe": "palaestra.config",
+    "train": "palaestra.training.run",
+    "evaluate": "palaestra.evaluation.evaluate",
+    "open_agent": "palaestra.agents.opening",
     "Trajectory": "palaestra.trajectories.record",
 }
 
@@ -45,6 +53,10 @@ __all__ = [*_HOME, "__version__"]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'palaestra' has no attribute {name!r}")
+    if name == "train":
+        from palaestra.experiment import require_training
+
+        require_training()
     return getattr(import_module(_HOME[name]), name)
 
 

@@ -82,8 +82,18 @@ def test_every_public_name_exists() -> None:
 
 
 def test_public_names_need_no_torch() -> None:
-    code = "import sys, palaestra\nfor n in palaestra.__all__: getattr(palaestra, n)\nprint('torch' in sys.modules)"
-    assert run_python(code) == "False"
+    code = "import sys, palaestra\nfor n in {*palaestra.__all__} - {'train'}: getattr(palaestra, n)\n"
+    assert run_python(code + "print('torch' in sys.modules)") == "False"
+
+
+def test_the_whole_story_is_at_the_top() -> None:
+    from palaestra.agents.opening import open_agent
+    from palaestra.config import load_recipe
+    from palaestra.evaluation.evaluate import evaluate
+    from palaestra.training.run import train
+
+    top = (palaestra.train, palaestra.load_recipe, palaestra.evaluate, palaestra.open_agent)
+    assert top == (train, load_recipe, evaluate, open_agent)
 
 
 def test_the_package_says_that_it_is_typed() -> None:
