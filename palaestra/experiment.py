@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from palaestra.config import Recipe
-from palaestra.errors import DataError, PalaestraError, require
-from palaestra.files import replace_text
+from palaestra.errors import PalaestraError, require
+from palaestra.memory import PeakMemory
+from palaestra.summary import amend_summary, costs_so_far
 
 if TYPE_CHECKING:
     from palaestra.training.run import RunResult
@@ -57,13 +54,15 @@ def run_experiment(
     require_training()
     from palaestra.training.run import train
 
-    began = time.perf_counter()
-    with PeakMemory() as memory:
+    known = costs_so_far(recipe.directory).peak_rss_bytes if resume else 0
+    with PeakMemory(known=known) as memory:
+        result = train(recipe, resume=resume, progress=progress(recipe) if progress else None)
+        trained = time.perf_counter()
 
         def costs() -> dict[str, Any]:
-            return {"peak_rss_bytes": memory.peak(), "wall_seconds": time.perf_counter() - began}
+            since = time.perf_counter() - trained
+            return {"peak_rss_bytes": memory.peak(), "wall_seconds": result.counters.wall_seconds + since}
 
-        result = train(recipe, resume=resume, progress=progress(recipe) if progress else None)
         if result.stopped == "interrupted":
             return Outcome(result, amend_summary(result.directory, costs()), None)
         # Before the baseline is trained, so that nobody who stops it is left without.
@@ -122,59 +121,3 @@ def set_aside(directory: Path) -> Path | None:
         return directory.rename(aside)
     except OSError as error:
         raise PalaestraError(f"cannot move {directory} out of the way: {error.strerror or error}") from error
-
-
-def amend_summary(directory: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Set keys of `summary.json`; a kill leaves the old file or the new one.
-
-    Raises:
-        DataError: there is no summary, or it cannot be read.
-        PalaestraError: it cannot be written.
-    """
-    path = directory / "summary.json"
-    try:
-        summary: dict[str, Any] = {**json.loads(path.read_text(encoding="utf-8")), **changes}
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-    replace_text(path, json.dumps(summary, indent=2) + "\n")
-    return summary
-
-
-class PeakMemory:
-    """Samples the resident memory of this process and its children in a thread, while the block runs."""
-
-    def __init__(self, seconds: float = 0.5) -> None:
-        self.seconds = seconds
-        self._peak = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, name="peak-memory", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def peak(self) -> int:
-        """Most bytes seen at once so far; pages that processes share count for each."""
-        self._peak = max(self._peak, _tree_rss())
-        return self._peak
-
-    def _sample(self) -> None:
-        while not self._stop.wait(self.seconds):
-            self.peak()
-
-
-def _tree_rss() -> int:
-    import psutil
-
-    own = psutil.Process()
-    total = 0
-    for process in [own, *own.children(recursive=True)]:
-        with suppress(psutil.Error):  # it has just ended
-            total += process.memory_info().rss
-    return total

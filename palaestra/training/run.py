@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import hashlib
-import json
 import os
 import shutil
 import time
@@ -27,9 +26,11 @@ from palaestra.agents.models import LoadedModel, load_model, resolve_model
 from palaestra.agents.scripted import OracleAgent, RandomAgent
 from palaestra.config import Recipe
 from palaestra.envs.tasks import TaskSuite, load_suite
-from palaestra.errors import PalaestraError, require
+from palaestra.errors import DataError, PalaestraError, TrainingError, require
 from palaestra.evaluation.result import EvalResult
-from palaestra.files import cannot_write, replace_text
+from palaestra.files import cannot_write
+from palaestra.memory import peak_rss
+from palaestra.summary import Costs, costs_so_far, write_summary
 from palaestra.training.algorithms import build_algorithm, resolve_algorithm
 from palaestra.training.checkpoint import load_latest
 from palaestra.training.directory import open_directory
@@ -69,6 +70,7 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
         PalaestraError: naming cause and mend; what was done before is on disk.
     """
     began = time.perf_counter()
+    before = costs_so_far(recipe.directory) if resume else Costs()
     parts = _Parts.of(recipe)
     directory = open_directory(parts.recipe, resume=resume)
     board = directory / "tensorboard" if recipe.tensorboard else None
@@ -80,9 +82,11 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
         checkpoint = load_latest(directory / "checkpoints") if resume else None
         if checkpoint is not None:
             trainer.restore(checkpoint)
+        trainer.epoch = began - max(before.wall_seconds, trainer.counters.wall_seconds)
         run = _Run(parts.recipe, directory, parts.player, trainer, parts.suites["test"])
         result = asyncio.run(run.complete())
-    _write_summary(result, recipe, time.perf_counter() - began)
+    result.counters.wall_seconds = time.perf_counter() - trainer.epoch
+    _write_summary(result, recipe, max(before.peak_rss_bytes, peak_rss()))
     return result
 
 
@@ -182,35 +186,44 @@ class _Run:
                 await self._evaluate("oracle", results, OracleAgent())
         except asyncio.CancelledError:
             stopped = "interrupted"
+        except TrainingError as error:
+            raise TrainingError(f"{error}{self.trainer.spoilt()}") from error
         earlier = self.directory / "eval" / "warm.json"
         if "warm" not in results and earlier.exists():
             results["warm"] = EvalResult.load(earlier)
         return RunResult(self.directory, stopped, self.trainer.counters, results)
 
     async def _evaluate(self, tag: str, results: dict[str, EvalResult], agent: Agent | None = None) -> None:
-        """Evaluate on the test suite, write `eval/TAG.json`; a scripted agent that cannot play there is left out."""
-        count = self.recipe.evaluation.test_episodes
-        if self.test is None or not count:
+        """Evaluate on the test suite, write `eval/TAG.json`; a scripted agent that cannot play there is left out.
+
+        An evaluation that was interrupted goes on where it was, if the weights are still the same.
+        """
+        if self.test is None or not self.recipe.evaluation.test_episodes:
             return
         store = self.directory / "trajectories" / f"eval-{tag}.ptj"
         try:
-            store.unlink(missing_ok=True)
-        except OSError as error:
-            raise cannot_write(store, error) from error
-        name, progress = self.recipe.tasks.test, self.trainer.playing(tag)
-        if agent is None:
-            version = self.trainer.counters.iteration
-            result = await self.player.evaluate(
-                self.test, count, name=name, version=version, store=store, progress=progress
-            )
-        else:
-            result = await self.player.evaluate_agent(
-                agent, self.test, count, name=name, store=store, progress=progress
-            )
-            if not result.statuses.get("ok"):
-                return
+            result = await self._play(tag, self.test, store, agent)
+        except DataError:  # it is of other weights or settings, or damaged
+            try:
+                store.unlink(missing_ok=True)
+            except OSError as error:
+                raise cannot_write(store, error) from error
+            result = await self._play(tag, self.test, store, agent)
+        if agent is not None and not result.statuses.get("ok"):
+            return
         result.save(self.directory / "eval" / f"{tag}.json")
         results[tag] = result
+
+    async def _play(self, tag: str, suite: TaskSuite, store: Path, agent: Agent | None) -> EvalResult:
+        count, name, progress = (
+            self.recipe.evaluation.test_episodes,
+            self.recipe.tasks.test,
+            self.trainer.playing(tag),
+        )
+        if agent is not None:
+            return await self.player.evaluate_agent(agent, suite, count, name=name, store=store, progress=progress)
+        version = self.trainer.counters.iteration
+        return await self.player.evaluate(suite, count, name=name, version=version, store=store, progress=progress)
 
 
 def save_model(folder: Path, loaded: LoadedModel) -> None:
@@ -253,7 +266,7 @@ def _no_bars() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _write_summary(result: RunResult, recipe: Recipe, seconds: float) -> None:
+def _write_summary(result: RunResult, recipe: Recipe, peak: int) -> None:
     """`summary.json`: rates with intervals, and what the run took."""
     counters = result.counters
     summary: dict[str, Any] = {
@@ -262,8 +275,8 @@ def _write_summary(result: RunResult, recipe: Recipe, seconds: float) -> None:
     }
     summary |= {
         "train_seconds": counters.seconds,
-        "wall_seconds": seconds,
-        "peak_rss_bytes": peak_rss(),
+        "wall_seconds": counters.wall_seconds,
+        "peak_rss_bytes": peak,
         "iterations": counters.iteration,
         "env_steps": counters.env_steps,
         "tokens_generated": counters.tokens_generated,
@@ -273,11 +286,4 @@ def _write_summary(result: RunResult, recipe: Recipe, seconds: float) -> None:
         "stopped": result.stopped,
         "report": None,
     }
-    replace_text(result.directory / "summary.json", json.dumps(summary, indent=2) + "\n")
-
-
-def peak_rss() -> int:
-    """Most bytes of memory that this process ever held."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    write_summary(result.directory, summary)

@@ -27,7 +27,7 @@ from palaestra.errors import TrainingError
 from palaestra.evaluation.evaluate import Progress as EpisodeProgress
 from palaestra.training.algorithm import Moment
 from palaestra.training.batch import Batch
-from palaestra.training.checkpoint import Checkpoint, load_weights, save_checkpoint
+from palaestra.training.checkpoint import Checkpoint, list_checkpoints, load_weights, save_checkpoint
 from palaestra.training.learner import Learner, Update
 from palaestra.training.metrics import MetricsWriter
 from palaestra.training.player import Player
@@ -42,7 +42,7 @@ Stopped = Literal["iterations", "seconds", "interrupted"]
 
 Progress = Callable[[Mapping[str, Any]], None]
 """Told of every row of metrics; and while an evaluation plays, of `kind` "playing": its `tag`, the `iteration`,
-episodes `done` of `total`, and the `solved` ones among them."""
+episodes `done` of `total`, how many of them were `played` now, and the `solved` ones among those."""
 
 
 class Counters(msgspec.Struct):
@@ -56,6 +56,8 @@ class Counters(msgspec.Struct):
     tokens_generated: int = 0
     tokens_trained: int = 0
     """Read by the model in updates, padding excluded."""
+    wall_seconds: float = 0.0
+    """Of everything up to here, evaluations and earlier sessions included."""
     evaluated: int = -1
     """Iteration of the last evaluation."""
 
@@ -81,7 +83,9 @@ class Trainer:
         self.metrics, self.store, self.validation = metrics, store, validation
         self.progress = progress
         self.counters = Counters()
-        self._saved = -1
+        self.epoch = time.perf_counter()
+        """When the run would have begun, had it never been stopped; `counters.wall_seconds` counts from there."""
+        self._saved = self._restored = -1
 
     async def run(self) -> Stopped:
         """Train until the budget is spent or the task is cancelled; either way the last state is on disk.
@@ -137,22 +141,36 @@ class Trainer:
         try:
             return self.learner.update(batch, moment)
         except TrainingError as error:
-            raise TrainingError(f"{error}; {self._mend()}") from error
+            raise error if self.spoilt() else TrainingError(f"{error}; {self._mend()}") from error
 
     def _mend(self) -> str:
-        lower = f"optimiser.lr={self.recipe.optimiser.lr / 10:g}"
-        return f"go on from it at a lower rate: palaestra train {self.directory} {lower} --resume"
+        return f"go on from it at a lower rate: {self._at_a_lower_rate}"
+
+    @property
+    def _at_a_lower_rate(self) -> str:
+        return f"palaestra train {self.directory} optimiser.lr={self.recipe.optimiser.lr / 10:g} --resume"
+
+    def spoilt(self) -> str:
+        """What to add to an error where not even the checkpoint can be used that the run has just gone on from."""
+        done = self.counters.iteration
+        if done != self._restored or done == 0:
+            return ""
+        newest = self.directory / "checkpoints" / f"{done:06d}"
+        earlier = [path.name for path in list_checkpoints(newest.parent) if path.name < newest.name]
+        then = f"go on from {earlier[-1]}" if earlier else "begin anew"
+        return f"; its weights seem to be spoilt: delete {newest}, then {then}: {self._at_a_lower_rate}"
 
     def playing(self, tag: str) -> EpisodeProgress:
         """Tells `progress` how far the evaluation `tag` is."""
-        solved = 0
+        played = solved = 0
 
         def tell(done: int, total: int, latest: Trajectory | None) -> None:
-            nonlocal solved
-            solved += latest is not None and latest.success
+            nonlocal played, solved
+            if latest is not None:
+                played, solved = played + 1, solved + latest.success
             if self.progress:
-                played = {"done": done, "total": total, "solved": solved}
-                self.progress({"kind": "playing", "tag": tag, "iteration": self.counters.iteration, **played})
+                row = {"done": done, "total": total, "played": played, "solved": solved}
+                self.progress({"kind": "playing", "tag": tag, "iteration": self.counters.iteration, **row})
 
         return tell
 
@@ -202,6 +220,7 @@ class Trainer:
                 )
         self.store.sync()
         self.metrics.sync()
+        counters.wall_seconds = time.perf_counter() - self.epoch
         state = {
             "counters": msgspec.to_builtins(counters),
             "algorithm": self.learner.algorithm.state_dict(),
@@ -229,4 +248,4 @@ class Trainer:
         self.metrics.truncate_to(state["offsets"]["metrics"])
         self.store.truncate_to(state["offsets"]["trajectories"])
         self.counters = msgspec.convert(state["counters"], Counters)
-        self._saved = self.counters.iteration
+        self._saved = self._restored = self.counters.iteration

@@ -13,7 +13,8 @@ from support.levers import levers_recipe, register_levers, save_tiny_model
 
 from palaestra.cli.main import main
 from palaestra.config import load_recipe, to_yaml
-from palaestra.experiment import PeakMemory, run_experiment, set_aside
+from palaestra.experiment import run_experiment, set_aside
+from palaestra.memory import PeakMemory, peak_rss
 
 # The child registers the test's environment and then is the command line.
 CHILD = "import sys; from support.levers import register_levers; register_levers(); from palaestra.cli.main import main; sys.exit(main(sys.argv[1:]))"  # noqa: E501
@@ -123,3 +124,29 @@ def test_peak_memory_sees_children() -> None:
             memory.peak()
             child.kill()
         assert memory.peak() > before + 190_000_000
+
+
+def test_peak_memory_misses_nothing_between_two_samples() -> None:
+    with PeakMemory(seconds=60) as memory:
+        before = memory.peak()
+        block = bytearray(before + 100_000_000)
+        del block
+        assert memory.peak() >= before + 100_000_000
+        assert memory.peak() >= peak_rss()
+    with PeakMemory(seconds=60, known=2**50) as memory:
+        assert memory.peak() == 2**50
+
+
+def test_costs_add_up_over_sessions(recipe: Path) -> None:
+    run = recipe.parent / "run"
+    command = ["train", str(recipe), "budget.iterations=1", "evaluation.every=0"]
+    assert main(command) == 0
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps({**summary, "wall_seconds": 1000.0, "peak_rss_bytes": 2**50}))
+    assert main(["train", str(run), "budget.iterations=2", "--resume"]) == 0
+    summary = json.loads((run / "summary.json").read_text())
+    assert 1000 < summary["wall_seconds"] < 1100
+    assert summary["peak_rss_bytes"] == 2**50
+    (run / "summary.json").unlink()  # killed before it was written: the checkpoint knows
+    assert main(["train", str(run), "budget.iterations=3", "--resume"]) == 0
+    assert 1000 < json.loads((run / "summary.json").read_text())["wall_seconds"] < 1100
