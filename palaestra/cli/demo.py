@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,15 @@ def run(args: argparse.Namespace) -> int:
     if not args.resume and (aside := set_aside(recipe.directory)):
         print(f"the earlier run is now {aside}", file=sys.stderr)
     baseline = None if args.no_baseline else _baseline(recipe)
-    return run_with_bar(recipe, baseline=baseline, resume=args.resume, command="the same command with --resume")
+    return run_with_bar(recipe, baseline=baseline, resume=args.resume, command=_resuming(args))
+
+
+def _resuming(args: argparse.Namespace) -> str:
+    """The command that goes on with this one after an interruption."""
+    words = ["palaestra", "demo", *args.overrides, "--out", args.out]
+    words += ["--seed", str(args.seed)] if args.seed else []
+    words += [name for name, given in (("--quick", args.quick), ("--no-baseline", args.no_baseline)) if given]
+    return shlex.join([*words, "--resume"])
 
 
 def _baseline(recipe: Recipe) -> Recipe | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -42,8 +43,9 @@ def run_with_bar(recipe: Recipe, *, baseline: Recipe | None = None, resume: bool
         outcome = run_experiment(recipe, baseline=baseline, resume=resume, progress=partial(TrainingBar, bars))
     if outcome.report is None:
         done = outcome.result.counters.iteration
-        command = command or f"palaestra train {outcome.result.directory} --resume"
-        raise KeyboardInterrupt(f"{done} iterations are saved, go on with: {command}")
+        saved = "1 iteration is saved" if done == 1 else f"{done} iterations are saved"
+        command = command or f"palaestra train {shlex.quote(str(outcome.result.directory))} --resume"
+        raise KeyboardInterrupt(f"{saved}, go on with: {command}")
     print_outcome(outcome)
     return 0
 
@@ -61,7 +63,7 @@ class TrainingBar:
         """Show one row."""
         total, done = self._budget.iterations, int(row["iteration"])
         if row["kind"] == "playing":
-            rate = f", {100 * row['solved'] / row['done']:.0f} % solved" if row["done"] else ""
+            rate = f", {100 * row['solved'] / row['played']:.0f} % solved" if row["played"] else ""
             self._move(
                 done, total, f"evaluating {_TAGS.get(row['tag'], row['tag'])}: {row['done']}/{row['total']}{rate}"
             )

@@ -194,6 +194,34 @@ def poison(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Learner, "_loss", loss)
 
 
+@pytest.mark.parametrize(("keep", "then"), [(2, "go on from 000001"), (1, "begin anew")])
+def test_a_checkpoint_of_useless_weights_is_named(
+    keep: int, then: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """A rate far too high leaves weights that are finite, and saved, and beyond help: resuming fails every time."""
+    recipe, run = write_recipe(tmp_path, f"checkpoint.keep={keep}", "evaluation.every=0"), tmp_path / "run"
+    real = Learner.update
+
+    def update(self: Learner, batch: object, moment: object) -> object:
+        made = real(self, batch, moment)  # type: ignore[arg-type]
+        if moment.iteration == 1:  # type: ignore[attr-defined]
+            for parameter in self.policy.model.parameters():
+                parameter.data.fill_(1e30)
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "update", update)
+        assert "iteration 2: " in complaint(capsys, "train", str(recipe))
+    spoilt = run / "checkpoints" / "000002"
+    for _ in range(2):
+        said = complaint(capsys, "train", str(run), "--resume")
+        mend = f"palaestra train {run} optimiser.lr=0.001 --resume"
+        assert said.endswith(f"; its weights seem to be spoilt: delete {spoilt}, then {then}: {mend}")
+    shutil.rmtree(spoilt)
+    assert main(mend.split()[1:]) == 0
+    assert [row["iteration"] for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "train"] == [0, 1, 2]
+
+
 def test_weights_that_are_not_finite_are_never_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from palaestra.config import load_recipe
 from palaestra.training import checkpoint, run
 from palaestra.training.learner import Learner
 from palaestra.training.player import Player
+from palaestra.trajectories.store import read_trajectories
 
 Capture = pytest.CaptureFixture[str]
 
@@ -117,6 +119,60 @@ def test_the_line_says_how_to_go_on(recipe: Path, monkeypatch: pytest.MonkeyPatc
     directory = recipe.parent / "run"
     wanted = f"palaestra: interrupted; 2 iterations are saved, go on with: palaestra train {directory} --resume"
     assert complaint(capsys, "train", str(recipe), code=130) == wanted
+
+
+def test_one_iteration_is_one(recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    at(monkeypatch, Learner, "update", send(signal.SIGINT), 1)
+    assert "; 1 iteration is saved, " in complaint(capsys, "train", str(recipe), code=130)
+
+
+@pytest.mark.parametrize("more", [[], ["--seed", "2", "--quick", "--no-baseline"]])
+def test_the_demo_says_how_the_demo_goes_on(
+    more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    write_recipe(tmp_path)
+    tasks = [f"tasks.{part}=levers:{part}" for part in ("train", "validation", "test")]
+    small = ["evaluation.every=0", "evaluation.test_episodes=0", "rollout.groups=1", "rollout.group_size=2"]
+    given = [*tasks, *small, f"model={{reference: {tmp_path / 'base'}, threads: 1}}", "agent.action=choice"]
+    given += ["budget.iterations=2"]
+    command = ["palaestra", "demo", *given, "--out", str(tmp_path / "a folder"), *more]
+    with monkeypatch.context() as patch:
+        at(patch, Player, "play", send(signal.SIGINT), 2)
+        said = complaint(capsys, *command[1:], code=130)
+    assert said.endswith(f"1 iteration is saved, go on with: {shlex.join([*command, '--resume'])}")
+    assert main(shlex.split(said.partition("go on with: palaestra ")[2])) == 0
+
+
+def test_an_earlier_demo_is_set_aside_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where `out=` rather than `--out` names it."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/demo", "x"):
+        Path(name).mkdir(parents=True)
+        (Path(name) / "kept").touch()
+    at(monkeypatch, run, "train", send(signal.SIGINT))
+    main(["demo", "out=x"])
+    assert Path("runs/demo/kept").exists()
+    assert Path("x.1/kept").exists()
+
+
+def test_final_evaluations_go_on_where_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    recipe, directory = write_recipe(tmp_path, "rollout.concurrency=1"), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        at(patch, RandomAgent, "session", send(signal.SIGINT), 4)
+        complaint(capsys, "train", str(recipe), code=130)
+    stores = {tag: directory / "trajectories" / f"eval-{tag}.ptj" for tag in ("warm", "rl", "random")}
+    before = {tag: store.read_bytes() for tag, store in stores.items()}
+    assert len(list(read_trajectories(stores["random"]))) == 3
+    assert main(["train", str(recipe), "--resume"]) == 0
+    after = {tag: store.read_bytes() for tag, store in stores.items()}
+    assert (after["warm"], after["rl"]) == (before["warm"], before["rl"])
+    assert after["random"].startswith(before["random"])
+    assert len(list(read_trajectories(stores["random"]))) == 5
+    assert main(["train", str(recipe), "budget.iterations=4", "--resume"]) == 0
+    assert stores["rl"].read_bytes() != before["rl"], "of other weights"
+    assert len(list(read_trajectories(stores["rl"]))) == 5
 
 
 def test_whoever_stops_the_baseline_has_the_report_of_the_run(
