@@ -72,7 +72,7 @@ class Turns:
         key, owner, size = number(torch.stack((traj[row], step_id[mask]), 1))
         following = torch.full_like(size, -1)
         same = key[1:, 0] == key[:-1, 0]
-        following[:-1][same] = torch.arange(1, len(key))[same]
+        following[:-1][same] = torch.arange(len(key))[1:][same]
         return cls(key, owner, size, following)
 
     def mean(self, values: Tensor) -> Tensor:
