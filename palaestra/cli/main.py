@@ -27,6 +27,7 @@ COMMANDS = {
     "replay": "play stored episodes again: identical, or the first step that differs",
     "check": "check environments against the contract",
     "serve": "serve environments to programs on this or other machines",
+    "algorithms": "list the algorithms and plug-ins: source, requirements, defaults",
     "envs": "list the environments, task suites, models and recipes at hand",
     "interpreters": "list or delete the interpreters that were built for environments",
 }

@@ -11,6 +11,7 @@ from torch import Tensor
 from palaestra.training.algorithm import Filter
 from palaestra.training.batch import Batch
 from palaestra.training.numbering import number
+from palaestra.training.registry import Registered
 
 EQUAL = 1e-6
 """Rewards this close are the same; more of a difference comes from what was played, not from rounding."""
@@ -30,5 +31,11 @@ class UniformGroups:
         return (high - low > EQUAL)[group].to(torch.bool)
 
 
-FILTERS: dict[str, Callable[[], Filter]] = {"uniform_groups": UniformGroups}
+FILTERS: dict[str, Registered[Callable[[], Filter]]] = {
+    "uniform_groups": Registered(
+        UniformGroups,
+        "groups that say nothing dilute the update (dynamic sampling, one round)",
+        "Yu et al. 2025, arXiv 2503.14476",
+    )
+}
 """Add an entry to make a filter available in `algorithm.filters`."""

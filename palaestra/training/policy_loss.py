@@ -17,6 +17,7 @@ from palaestra.training.algorithm import BoundTerm, Moment, Need, Tokens, Values
 from palaestra.training.batch import Batch
 from palaestra.training.importance import truncated_importance
 from palaestra.training.numbering import number
+from palaestra.training.registry import Registered
 from palaestra.training.surrogate import Surrogate, balanced_surrogate, span_surrogate, surrogate
 
 
@@ -58,11 +59,27 @@ def entropy_balanced(tokens: Tokens, bounds: Bounds) -> Surrogate:
     )
 
 
-POLICY_LOSSES: dict[str, Callable[[Tokens, Bounds], Surrogate]] = {
-    "clip": clip,
-    "gspo": gspo,
-    "span_ratio": span_ratio,
-    "entropy_balanced": entropy_balanced,
+POLICY_LOSSES: dict[str, Registered[Callable[[Tokens, Bounds], Surrogate]]] = {
+    "clip": Registered(
+        clip,
+        "a step in a direction that has paid off must not go too far",
+        "Schulman et al. 2017, arXiv 1707.06347; dual clip: Ye et al. 2019, arXiv 1912.09729",
+    ),
+    "gspo": Registered(
+        gspo,
+        "token ratios are noise where the reward is one number for the whole sequence",
+        "Zheng et al. 2025, arXiv 2507.18071",
+    ),
+    "span_ratio": Registered(
+        span_ratio,
+        "one ratio over an episode of many turns averages very different regimes; a turn is the natural span",
+        "after Zheng et al. 2025, arXiv 2507.18071",
+    ),
+    "entropy_balanced": Registered(
+        entropy_balanced,
+        "clipping removes the gradient of exactly the tokens that explore",
+        "Dong et al. 2025, arXiv 2510.14545",
+    ),
 }
 """Add an entry to make a surrogate available as `algorithm.policy_loss`."""
 
@@ -86,7 +103,7 @@ class PolicyLoss:
 
     def value(self, tokens: Tokens) -> Values:
         """Per-token loss; logs how much was clipped and how far the policy has moved."""
-        result = POLICY_LOSSES[self.kind](tokens, self.bounds)
+        result = POLICY_LOSSES[self.kind].plugin(tokens, self.bounds)
         loss, diagnostics = (
             result.loss,
             {

@@ -39,7 +39,7 @@ def tokens(seed: int, count: int = 14, spread: float = 0.5, *, constant: bool = 
 
 def gradient(kind: str, at: Tokens, bounds: Bounds = BOUNDS, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Values, and the gradient of their weighted sum."""
-    value = POLICY_LOSSES[kind](at, bounds).loss
+    value = POLICY_LOSSES[kind].plugin(at, bounds).loss
     total = (value if weight is None else value * weight).sum()
     return value.detach(), torch.autograd.grad(total, at.logprob)[0]
 
@@ -55,7 +55,7 @@ def test_on_policy_every_loss_is_the_policy_gradient(seed: int, kind: str) -> No
     value, found = gradient(kind, at)
     torch.testing.assert_close(value, -at.advantage)
     torch.testing.assert_close(found, -at.advantage)
-    result = POLICY_LOSSES[kind](at, BOUNDS)
+    result = POLICY_LOSSES[kind].plugin(at, BOUNDS)
     assert not result.clipped.any()
     assert not result.dual_clipped.any()
 
@@ -145,7 +145,7 @@ def test_entropy_balanced_clipping_changes_the_gradient_alone(seed: int, dual: f
     factor = -ours[1] / at.advantage
     assert factor.ge(0).all()
     assert factor.le(max(1 + high, dual) + 1e-12).all()
-    result = POLICY_LOSSES["entropy_balanced"](at, bounds)
+    result = POLICY_LOSSES["entropy_balanced"].plugin(at, bounds)
     assert result.preserved is not None
     assert torch.equal(result.preserved, preserved)
 
@@ -190,4 +190,4 @@ def test_the_base_surrogate_is_the_function() -> None:
     at = tokens(0)
     every = torch.ones(14, dtype=torch.bool)
     expected = surrogate(at.logprob, at.old_logprob, at.advantage, every, clip_low=0.2, clip_high=0.28, dual_clip=3.0)
-    assert torch.equal(POLICY_LOSSES["clip"](at, BOUNDS).loss, expected.loss)
+    assert torch.equal(POLICY_LOSSES["clip"].plugin(at, BOUNDS).loss, expected.loss)

@@ -127,7 +127,7 @@ def filters_of(config: AlgorithmConfig) -> tuple[Filter, ...]:
     for name in config.filters:
         if name not in FILTERS:
             raise UnknownNameError("filter", name, FILTERS)
-    return tuple(FILTERS[name]() for name in config.filters)
+    return tuple(FILTERS[name].plugin() for name in config.filters)
 
 
 def constant_of(config: AlgorithmConfig, mode: Mode) -> float | None:
