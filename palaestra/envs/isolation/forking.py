@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import ctypes
 import gc
 import os
 import random
@@ -21,6 +22,7 @@ from palaestra.envs.isolation import proc
 from palaestra.envs.isolation.wire import Forked, Refused, frame
 
 _HARMLESS = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+_C = ctypes.PyDLL(None, use_errno=True)
 _WRITABLE_SHARED = re.compile(rb"^\S+ .w.s ", re.MULTILINE)
 
 
@@ -108,7 +110,7 @@ def multiply(near: socket.socket, sockets: Sequence[socket.socket], known: set[i
     proc.adopt_orphans(False)
     pids, told = os.pipe()
     try:
-        between = os.fork()
+        between = _bare_fork()
     except OSError as error:
         proc.adopt_orphans(True)
         os.close(pids)
@@ -131,6 +133,22 @@ def multiply(near: socket.socket, sockets: Sequence[socket.socket], known: set[i
     proc.adopt_orphans(True)
     gc.unfreeze()
     return None
+
+
+def _bare_fork() -> int:
+    """Fork without the handlers of Python and of libraries, for a process that only forks in its turn and ends.
+
+    Raises:
+        OSError: there is no room for another process.
+    """
+    bare = getattr(_C, "_Fork", None)  # of glibc since 2.34
+    if bare is None:
+        return os.fork()
+    pid = int(bare())
+    if pid < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return pid
 
 
 def _outcome(pids: int, n: int) -> Forked | Refused:
