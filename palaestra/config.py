@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import yaml
@@ -118,9 +118,12 @@ class GigpoConfig(Config, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class _Own:
-    """A default that the named algorithm may replace."""
-
     value: Any
+
+
+def own(value: Any) -> Any:
+    """A default that the named algorithm may replace, see `PRESETS`."""
+    return _Own(value)
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -150,20 +153,20 @@ class AlgorithmConfig(Config, frozen=True, kw_only=True):
 
     name: str = "epo"
     """An entry of `palaestra.training.algorithms.ALGORITHMS`."""
-    advantage: Literal["group", "gigpo"] = cast(Any, _Own("group"))
+    advantage: Literal["group", "gigpo"] = own("group")
     """`group`: an episode's return against its group, on all of its tokens. `gigpo`: plus, turn by turn, the return to
     go against the group's other turns that began with the same observation."""
-    normalise: Literal["std", "mean", "rloo", "none"] = cast(Any, _Own("std"))
+    normalise: Literal["std", "mean", "rloo", "none"] = own("std")
     """Group advantage: divided by the standard deviation (GRPO, the default), mean only (Dr.GRPO), leave one out
     (RLOO), or the return as it is (REINFORCE)."""
-    policy_loss: str = cast(Any, _Own("clip"))
+    policy_loss: str = own("clip")
     """An entry of `palaestra.training.policy_loss.POLICY_LOSSES`: `clip` (default), `gspo`, `span_ratio` or
     `entropy_balanced`."""
-    clip_low: Fraction = cast(Any, _Own(0.2))
+    clip_low: Fraction = own(0.2)
     """Ratios below 1 - clip_low are clipped; 0.2 by default."""
-    clip_high: NonNegativeOrInfinite = cast(Any, _Own(0.2))
+    clip_high: NonNegativeOrInfinite = own(0.2)
     """Ratios above 1 + clip_high are clipped; 0.2 by default, 0.28 is DAPO's clip-higher, `.inf` clips none."""
-    dual_clip: Annotated[float, msgspec.Meta(gt=1.0)] = cast(Any, _Own(3.0))
+    dual_clip: Annotated[float, msgspec.Meta(gt=1.0)] = own(3.0)
     """Bound of the ratio where the advantage is negative; 3 by default, `.inf` for none."""
     aggregation: Literal[
         "token-mean",
@@ -172,15 +175,15 @@ class AlgorithmConfig(Config, frozen=True, kw_only=True):
         "seq-mean-token-sum-norm",
         "dr-grpo-mean",
         "traj-turn-token",
-    ] = cast(Any, _Own("seq-mean-token-mean"))
+    ] = own("seq-mean-token-mean")
     """How the policy loss of tokens becomes one number; `seq-mean-token-mean` by default."""
-    filters: tuple[str, ...] = cast(Any, _Own(()))
+    filters: tuple[str, ...] = own(())
     """Entries of `palaestra.training.filters.FILTERS`; `uniform_groups` leaves out groups that all got the same reward,
     denominators included."""
-    shapers: tuple[str, ...] = cast(Any, _Own(()))
+    shapers: tuple[str, ...] = own(())
     """Entries of `palaestra.training.algorithms.SHAPERS`, applied in this order; their settings are under
     `settings.NAME`: `empg` and `aepo`."""
-    overlong_penalty: NonNegativeFloat = cast(Any, _Own(0.0))
+    overlong_penalty: NonNegativeFloat = own(0.0)
     """Subtracted from the return of an episode of the greatest length, and part of it shortly before; 0, the default,
     for none. Give it the size of the rewards."""
     overlong: OverlongConfig = OverlongConfig()

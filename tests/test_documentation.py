@@ -63,3 +63,10 @@ def test_the_how_to_suite_can_be_evaluated(tmp_path: Path, capsys: pytest.Captur
     result = json.loads(capsys.readouterr().out)
     assert 0 < result["success"]["value"] < 1
     assert result["statuses"] == {"ok": 20}
+
+
+def test_the_example_of_empg_prints_what_its_page_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    page = "docs/algorithms/empg.md"
+    (example,) = blocks(page)
+    exec(compile(example, page, "exec"), {})
+    assert capsys.readouterr().out in re.findall(r"```text\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
