@@ -182,6 +182,17 @@ def test_turn_gaps_and_rows_without_policy_tokens(overrides: list[str]) -> None:
 
 
 @EVERY
+def test_a_batch_without_policy_tokens_takes_no_step(overrides: list[str]) -> None:
+    batch = build_rows(episodes()).batch
+    nothing = torch.zeros_like(batch.mask)
+    subject = learner(*overrides)
+    before = fingerprint(subject.policy.model)
+    result = subject.update(batch.with_(mask=nothing, step_id=torch.full_like(batch.step_id, -1)), MOMENT)
+    assert not result.metrics["loss"]
+    assert fingerprint(subject.policy.model) == before
+
+
+@EVERY
 def test_mini_batches_share_one_set_of_advantages(overrides: list[str]) -> None:
     """Statistics are taken once, on the whole iteration, before it is cut."""
     batch = build_rows(episodes()).batch
