@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -140,6 +140,15 @@ class Shaper(Protocol):
         """`batch.advantage`, changed; a constant."""
 
 
+@runtime_checkable
+class TokenShaper(Protocol):
+    """Changes advantages again in every forward pass, for released code that does so: what it makes of them depends on
+    how the iteration is cut into micro-batches, and they are logged without it."""
+
+    def on_tokens(self, tokens: Tokens) -> Tokens:
+        """The tokens of one micro-batch with other advantages, constants."""
+
+
 class Tracker(Protocol):
     """Memory across iterations."""
 
@@ -260,6 +269,8 @@ class Algorithm:
     """A row stays if all of them keep it."""
     shapers: tuple[Shaper, ...] = ()
     """Applied in this order."""
+    token_shapers: tuple[TokenShaper, ...] = ()
+    """Applied in this order, after all others."""
     invalid_penalty: float = 0.0
     """Subtracted from the return for each refused action."""
     drop_uniform_groups: bool = False
@@ -306,6 +317,12 @@ class Algorithm:
         """The terms of one iteration."""
         bound = (term.bind(moment, batch) for term in self.terms)
         return tuple(term for term in bound if term is not None)
+
+    def shape_tokens(self, tokens: Tokens) -> Tokens:
+        """The tokens of one micro-batch as the terms see them."""
+        for shaper in self.token_shapers:
+            tokens = shaper.on_tokens(tokens)
+        return tokens
 
     def observe(self, batch: Batch) -> None:
         """Move every tracker, after the iteration's updates."""

@@ -205,7 +205,7 @@ class Learner:
             assert batch.old_entropy is not None
             batch.old_logprob[where] = logprob.detach().float().cpu()
             batch.old_entropy[where] = entropy.detach().float().cpu()
-        tokens = _gather(batch, where, logprob, entropy)
+        tokens = self.algorithm.shape_tokens(_gather(batch, where, logprob, entropy))
         totals.tokens += len(logprob)
         loss = logprob.new_zeros((), dtype=torch.float64)
         for term in terms:

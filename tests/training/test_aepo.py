@@ -1,17 +1,23 @@
 """What holds for AEPO's entropy-aware advantage whatever the numbers; its clip is in `test_policy_loss.py`."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.levers import tiny_model
 from support.shaping import by_turn, padded, permuted, random_batch
 from torch import Tensor
 
-from palaestra.training.algorithms.aepo import EntropyAwareAdvantage, entropy_factor, standardise
+from palaestra.config import LearnerConfig, parse_recipe
+from palaestra.training.algorithm import Moment, Tokens
+from palaestra.training.algorithms import build_algorithm
+from palaestra.training.algorithms.aepo import CodeAdvantage, EntropyAwareAdvantage, entropy_factor, standardise
 from palaestra.training.batch import Batch
+from palaestra.training.learner import Learner
 
 CHECK = settings(max_examples=25, deadline=None, derandomize=True)
 SEEDS = st.integers(0, 10**6)
@@ -121,6 +127,34 @@ def test_too_few_tokens_have_no_spread(count: int) -> None:
     assert torch.equal(entropy_factor(torch.rand(2, 3), mask, 0.2), torch.ones(2, 3, dtype=torch.float64))
 
 
+def learner(*overrides: str, **config: Any) -> Learner:
+    recipe = parse_recipe('name: x\ntasks: {train: "a:train"}\n', ["algorithm.name=aepo", *overrides])
+    return Learner(tiny_model(), build_algorithm(recipe), config=LearnerConfig(**config))
+
+
+def trained(subject: Learner) -> Tensor:
+    """All weights after one update."""
+    batch = random_batch(5, groups=2)
+    subject.update(batch.with_(ids=batch.ids, old_logprob=None, old_entropy=None, advantage=None), Moment(0, 10))
+    return torch.cat([p.detach().flatten() for p in subject.policy.model.parameters()])
+
+
+def test_the_released_code_s_statistics_are_those_of_a_micro_batch() -> None:
+    code = "algorithm.settings.aepo.statistics=code"
+    whole, ours = trained(learner(code)), trained(learner())
+    close(whole, ours, 1e-5)
+    assert not torch.equal(ours, trained(learner("algorithm.settings.aepo.advantage_weight=0")))
+    close(trained(learner(micro_batch_tokens=12)), ours, 1e-5)
+    assert float((trained(learner(code, micro_batch_tokens=12)) - whole).abs().max()) > 1e-5
+    assert "scored" not in learner(code).algorithm.requires
+    recipe = parse_recipe(
+        'name: x\ntasks: {train: "a:train"}\n', ["algorithm.name=epo", "algorithm.shapers=[aepo]", code]
+    )
+    assert build_algorithm(recipe).token_shapers
+
+
 def test_nothing_carries_gradient() -> None:
     batch = random_batch(0)
+    tokens = Tokens(*[torch.rand(5, requires_grad=True) for _ in range(5)], step_id=torch.zeros(5).long())
+    assert not CodeAdvantage().on_tokens(replace(tokens, advantage=torch.rand(5))).advantage.requires_grad
     assert not entropy_factor(entropy_of(batch).requires_grad_(), batch.mask, 0.2).requires_grad

@@ -11,7 +11,7 @@ import msgspec
 
 from palaestra.config import AlgorithmConfig, Recipe, convert, to_dict
 from palaestra.errors import ConfigError, UnknownNameError, nearest
-from palaestra.training.algorithm import Algorithm, Shaper
+from palaestra.training.algorithm import Algorithm, Shaper, TokenShaper
 from palaestra.training.algorithms import aepo, empg, epo, grpo
 
 
@@ -25,7 +25,7 @@ class AlgorithmEntry:
     """Authors, year and arXiv id."""
     settings: type[msgspec.Struct] = grpo.Settings
     """What `algorithm.settings.NAME` may hold."""
-    build: Callable[[AlgorithmConfig, Any, tuple[Shaper, ...]], Algorithm] = grpo.build
+    build: Callable[[AlgorithmConfig, Any, grpo.Shapers], Algorithm] = grpo.build
     """Called with the shared base, its settings and the recipe's shapers."""
 
 
@@ -37,7 +37,7 @@ class ShaperEntry:
     source: str
     settings: type[msgspec.Struct]
     """What `algorithm.settings.NAME` may hold."""
-    build: Callable[[AlgorithmConfig, Any], Shaper | None]
+    build: Callable[[AlgorithmConfig, Any], Shaper | TokenShaper | None]
     """Called with the shared base and its settings; `None` where these switch it off."""
 
 

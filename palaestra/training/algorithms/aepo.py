@@ -9,15 +9,15 @@ equations (14) to (18). Either works alone: `advantage_weight` 0 switches the fi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from palaestra.config import AlgorithmConfig, Config, NonNegativeFloat
 from palaestra.errors import ConfigError
-from palaestra.training.algorithm import Need, Shaped
+from palaestra.training.algorithm import Need, Shaped, Tokens
 from palaestra.training.batch import Batch
 
 TINY = 1e-6
@@ -31,6 +31,9 @@ class Settings(Config, frozen=True, kw_only=True):
     """a of (13); 0 leaves advantages as they are. Hard-coded in the released code."""
     clamp: bool = False
     """Keep the factor of (13) from becoming negative, as it does `1 / a` standard deviations below the mean."""
+    statistics: Literal["batch", "code"] = "batch"
+    """Of (12): over the iteration, of the policy before the update; or as in the released code over each micro-batch,
+    of the present policy, so that `learner.micro_batch_tokens` changes the update."""
     branching: bool = False
     """AEPO's rollout half; not available, so true is refused."""
 
@@ -48,10 +51,10 @@ def standardise(x: Tensor, mask: Tensor) -> Standardised:
     """(12): over the masked-in tokens, divisor n - 1; all 0 where they are fewer than two, or equal up to rounding."""
     values = x.detach()[mask].double()
     if len(values) < 2:
-        return Standardised(torch.zeros(x.shape, dtype=torch.float64), float(values.sum()), 0.0)
+        return Standardised(x.new_zeros(x.shape, dtype=torch.float64), float(values.sum()), 0.0)
     mean, std = values.mean(), values.std()
     scaled = torch.zeros_like(values) if std < TINY else (values - mean) / std
-    full = torch.zeros(x.shape, dtype=torch.float64).masked_scatter(mask, scaled)
+    full = x.new_zeros(x.shape, dtype=torch.float64).masked_scatter(mask, scaled)
     return Standardised(full, float(mean), float(std))
 
 
@@ -78,7 +81,21 @@ class EntropyAwareAdvantage:
         return Shaped(batch.advantage.double() * factor, {"aepo_flipped": flipped})
 
 
-def shaper(config: AlgorithmConfig, settings: Settings) -> EntropyAwareAdvantage | None:
+@dataclass(frozen=True, slots=True)
+class CodeAdvantage:
+    """(12) and (13) as in the released code: in every forward pass, from its own entropies."""
+
+    weight: float = 0.2
+    clamp: bool = False
+
+    def on_tokens(self, tokens: Tokens) -> Tokens:
+        """Advantages times their factors."""
+        every = torch.ones_like(tokens.entropy, dtype=torch.bool)
+        factor = entropy_factor(tokens.entropy, every, self.weight, clamp=self.clamp)
+        return replace(tokens, advantage=(tokens.advantage * factor).to(tokens.advantage.dtype))
+
+
+def shaper(config: AlgorithmConfig, settings: Settings) -> EntropyAwareAdvantage | CodeAdvantage | None:
     """The entropy-aware advantage, or `None` with weight 0.
 
     Raises:
@@ -89,4 +106,5 @@ def shaper(config: AlgorithmConfig, settings: Settings) -> EntropyAwareAdvantage
             "algorithm.settings.aepo.branching: AEPO's rollout half (entropy pre-monitoring and branching) is not "
             "available; set it to false to train with its update half"
         )
-    return EntropyAwareAdvantage(settings.advantage_weight, settings.clamp) if settings.advantage_weight else None
+    kind = CodeAdvantage if settings.statistics == "code" else EntropyAwareAdvantage
+    return kind(settings.advantage_weight, settings.clamp) if settings.advantage_weight else None

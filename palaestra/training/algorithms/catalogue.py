@@ -7,7 +7,7 @@ from typing import Any, get_args
 import msgspec
 
 from palaestra.config import PRESETS, AlgorithmConfig, Config, GigpoConfig, OverlongConfig, Recipe, TasksConfig, to_dict
-from palaestra.training.algorithm import EntropyBonus, KLPenalty
+from palaestra.training.algorithm import EntropyBonus, KLPenalty, TokenShaper
 from palaestra.training.algorithms import ALGORITHMS, SHAPERS, AlgorithmEntry, build_algorithm
 from palaestra.training.algorithms.epo import EntropyTracker, Smoothing
 from palaestra.training.entropy import EntropyOptions
@@ -122,7 +122,7 @@ def _shapers() -> list[Listing]:
                 summary=entry.summary,
                 source=entry.source,
                 use=f"algorithm.shapers=[{name}]",
-                requires=tuple(sorted(shaper.requires)) if shaper else (),
+                requires=() if shaper is None or isinstance(shaper, TokenShaper) else tuple(sorted(shaper.requires)),
                 defaults=_settings(name, entry.settings),
             )
         )

@@ -17,8 +17,8 @@ from typing import Any
 from torch import Tensor
 
 from palaestra.config import AlgorithmConfig
-from palaestra.training.algorithm import Algorithm, BoundTerm, EntropyBonus, Moment, Need, Shaper, Tokens, Values
-from palaestra.training.algorithms.grpo import assemble, base_terms, constant_of
+from palaestra.training.algorithm import Algorithm, BoundTerm, EntropyBonus, Moment, Need, Tokens, Values
+from palaestra.training.algorithms.grpo import Shapers, assemble, base_terms, constant_of
 from palaestra.training.batch import Batch
 from palaestra.training.entropy import Corridor, EntropyOptions, corridor_penalty, phase_weight
 from palaestra.training.entropy_history import EntropyHistory, EntropyRecord
@@ -26,7 +26,7 @@ from palaestra.training.entropy_history import EntropyHistory, EntropyRecord
 Settings = EntropyOptions
 
 
-def build(config: AlgorithmConfig, settings: EntropyOptions, shapers: tuple[Shaper, ...] = ()) -> Algorithm:
+def build(config: AlgorithmConfig, settings: EntropyOptions, shapers: Shapers = ()) -> Algorithm:
     """GRPO plus bonus and smoothing; with `entropy_coeff` 0 it is GRPO exactly."""
     if settings.entropy_coeff == 0:
         return assemble(config, base_terms(config), shapers=shapers)

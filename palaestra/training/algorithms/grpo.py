@@ -29,12 +29,16 @@ from palaestra.training.algorithm import (
     RewardShaper,
     Shaper,
     Term,
+    TokenShaper,
     Tracker,
 )
 from palaestra.training.batch import Batch
 from palaestra.training.filters import FILTERS
 from palaestra.training.overlong import OverlongPenalty
 from palaestra.training.policy_loss import POLICY_LOSSES, Bounds, PolicyLoss
+
+Shapers = tuple[Shaper | TokenShaper, ...]
+"""What a recipe's shapers are, in their order."""
 
 
 class Settings(Config, frozen=True, kw_only=True):
@@ -44,7 +48,7 @@ class Settings(Config, frozen=True, kw_only=True):
     """Weight of a plain entropy bonus. Note that verl-agent's "GRPO" baselines silently have 0.001."""
 
 
-def build(config: AlgorithmConfig, settings: Settings, shapers: tuple[Shaper, ...] = ()) -> Algorithm:
+def build(config: AlgorithmConfig, settings: Settings, shapers: Shapers = ()) -> Algorithm:
     """GRPO with an optional plain entropy bonus."""
     terms = base_terms(config)
     if settings.entropy_coeff:
@@ -80,7 +84,7 @@ def assemble(
     config: AlgorithmConfig,
     terms: tuple[Term, ...],
     trackers: Mapping[str, Tracker] = MappingProxyType({}),
-    shapers: tuple[Shaper, ...] = (),
+    shapers: Shapers = (),
 ) -> Algorithm:
     """An algorithm with the recipe's rewards, filters and advantage, and the given terms and shapers."""
     drop = config.drop_uniform_groups
@@ -91,7 +95,8 @@ def assemble(
         trackers=trackers,
         rewards=rewards_of(config),
         filters=filters_of(config),
-        shapers=shapers,
+        shapers=tuple(shaper for shaper in shapers if not isinstance(shaper, TokenShaper)),
+        token_shapers=tuple(shaper for shaper in shapers if isinstance(shaper, TokenShaper)),
         invalid_penalty=config.invalid_penalty,
         drop_uniform_groups=not any(term.needs_all for term in terms) if drop is None else drop,
     )
