@@ -1,6 +1,7 @@
 """Policy losses as the learner's term computes them, on random tokens."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -106,29 +107,48 @@ def test_gspo_is_constant_over_a_row_and_the_span_ratio_over_a_turn(seed: int) -
     assert torch.equal(gradient("gspo", at)[1], gradient("span_ratio", one_turn)[1])
 
 
+def slopes(objective: Callable[[Tensor], float], at: Tokens, h: float = 1e-6) -> list[float]:
+    """Finite differences of an objective in each log-prob."""
+    logprob, steps = at.logprob.detach(), h * torch.eye(len(at.logprob), dtype=F64)
+    return [(objective(logprob + step) - objective(logprob - step)) / (2 * h) for step in steps]
+
+
 @SETTINGS
-@given(seed=SEEDS)
-def test_gspo_s_gradient_is_that_of_the_sequence_ratio(seed: int) -> None:
-    """By finite differences of `-A exp(mean(lp - old))`, with the mean over the row that GSPO's aggregation takes."""
+@given(seed=SEEDS, kind=st.sampled_from(["gspo", "span_ratio"]))
+def test_a_span_s_gradient_is_that_of_its_ratio(seed: int, kind: str) -> None:
+    """`-A exp(mean(lp - old))`; each token counts once in its span, as GSPO's aggregation has it."""
     at = tokens(seed, constant=True)
-    row = at.row
-    assert row is not None
-    size = row.bincount()[row].double()
-    _, found = gradient("gspo", at, FREE, 1 / size)
+    assert at.row is not None
+    span = at.row if kind == "gspo" else at.row * 100 + at.step_id
+    size = span.bincount()[span].double()
+    _, found = gradient(kind, at, FREE, 1 / size)
 
     def objective(logprob: Tensor) -> float:
-        total = 0.0
-        for number in row.unique():
-            inside = row == number
-            ratio = (logprob - at.old_logprob)[inside].mean().exp()
-            total += float(-at.advantage[inside][0] * ratio)
-        return total
+        drift = logprob - at.old_logprob
+        parts = [span == number for number in span.unique()]
+        return math.fsum(float(-at.advantage[p][0] * drift[p].mean().exp()) for p in parts)
 
-    logprob, h = at.logprob.detach(), 1e-6
-    for k in range(14):
-        step = torch.zeros(14, dtype=F64).index_fill(0, torch.tensor(k), h)
-        slope = (objective(logprob + step) - objective(logprob - step)) / (2 * h)
-        assert float(found[k]) == pytest.approx(slope, abs=1e-7)
+    assert found.tolist() == pytest.approx(slopes(objective, at), abs=1e-7)
+
+
+@SETTINGS
+@given(seed=SEEDS)
+def test_the_clip_s_gradient_is_that_of_its_value(seed: int) -> None:
+    at = tokens(seed)
+    objective = lambda logprob: float(gradient("clip", at_logprob(at, logprob.requires_grad_()))[0].sum())  # noqa: E731
+    assert gradient("clip", at)[1].tolist() == pytest.approx(slopes(objective, at), abs=1e-7)
+
+
+@SETTINGS
+@given(seed=SEEDS)
+def test_a_turn_s_ratio_does_not_depend_on_the_layout_of_rows(seed: int) -> None:
+    at = tokens(seed)
+    assert at.row is not None
+    columns = at.logprob, at.entropy, at.old_logprob, at.rollout_logprob, at.advantage, at.step_id
+    step_rows = Tokens(*columns, row=at.row * 100 + at.step_id)
+    assert all(
+        torch.equal(a, b) for a, b in zip(gradient("span_ratio", at), gradient("span_ratio", step_rows), strict=True)
+    )
 
 
 @SETTINGS
