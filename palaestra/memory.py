@@ -44,8 +44,15 @@ class PeakMemory:
 def peak_rss() -> int:
     """Most bytes that this process, or the largest of its children that have ended, ever held."""
     unit = 1 if sys.platform == "darwin" else 1024
-    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return max(resource.getrusage(one).ru_maxrss for one in who) * unit
+    own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return max(_high_water() or own, children) * unit
+
+
+def _high_water() -> int:
+    """KiB; 0 where the system does not tell. Unlike `ru_maxrss` it does not count what this process's parent held."""
+    with suppress(OSError), open("/proc/self/status", encoding="ascii") as file:
+        return next((int(line.split()[1]) for line in file if line.startswith("VmHWM:")), 0)
+    return 0
 
 
 def _tree_rss() -> int:

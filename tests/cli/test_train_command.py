@@ -116,14 +116,19 @@ def test_an_earlier_run_is_set_aside_not_lost(tmp_path: Path) -> None:
 def test_peak_memory_sees_children() -> None:
     # 200 MB that nothing shares, in a child that lives for longer than one sample.
     hog = "import time; block = bytearray(200_000_000); print('ready', flush=True); time.sleep(60)"
-    with PeakMemory(seconds=0.05) as memory:
-        before = memory.peak()
-        with subprocess.Popen([sys.executable, "-c", hog], stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdout is not None
-            child.stdout.readline()
-            memory.peak()
-            child.kill()
-        assert memory.peak() > before + 190_000_000
+    watch = f"""
+import subprocess, sys
+from palaestra.memory import PeakMemory
+with PeakMemory(seconds=0.05) as memory:
+    before = memory.peak()
+    with subprocess.Popen([sys.executable, "-c", {hog!r}], stdout=subprocess.PIPE, text=True) as child:
+        child.stdout.readline()
+        memory.peak()
+        child.kill()
+    print(memory.peak() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", watch], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 190_000_000
 
 
 def test_peak_memory_misses_nothing_between_two_samples() -> None:
