@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import re
 import sys
 from dataclasses import replace
@@ -113,6 +112,7 @@ def _evaluate(args: argparse.Namespace, watch: _Watch) -> EvalResult:
     """Everything is loaded before the event loop starts, which would hold Ctrl-C back until then."""
     from palaestra.agents.opening import load_agent
     from palaestra.cli.progress import Bars
+    from palaestra.envs.deadline import run_to_the_end
     from palaestra.envs.tasks import load_suite
 
     suite = load_suite(args.suite, **_params(args.param))
@@ -128,7 +128,7 @@ def _evaluate(args: argparse.Namespace, watch: _Watch) -> EvalResult:
             watch(done, total, latest)
             show(done, total, latest)
 
-        return asyncio.run(_play(args, suite, agent, limits, store, progress))
+        return run_to_the_end(_play(args, suite, agent, limits, store, progress), cancellable=True)
 
 
 async def _play(

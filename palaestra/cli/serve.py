@@ -53,6 +53,7 @@ def configure(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
+    from palaestra.envs.deadline import run_to_the_end
     from palaestra.envs.isolation.messages import TOKEN_VARIABLE
     from palaestra.envs.isolation.protocol import MAX_MESSAGE_BYTES
     from palaestra.envs.isolation.server import ServerSettings
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         placement=args.placement,
         allow_arguments=args.allow_arguments,
     )
-    asyncio.run(_serve(args.envs, settings))
+    run_to_the_end(_serve(args.envs, settings), cancellable=True)
     return 0
 
 

@@ -187,15 +187,20 @@ def _where(frame: FrameType | None) -> str:
     return f", in {frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""
 
 
-def run_to_the_end(main: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`, except that a task that ignores being cancelled does not keep it from returning."""
-    loop = asyncio.new_event_loop()
+def run_to_the_end(main: Coroutine[Any, Any, T], *, cancellable: bool = False) -> T:
+    """`asyncio.run`, except that a task that ignores being cancelled does not keep it from returning.
+
+    Args:
+        main: what to run.
+        cancellable: whether the first Ctrl-C cancels `main`, as under `asyncio.run`, rather than break into what runs.
+    """
+    runner = asyncio.Runner()
     try:
-        asyncio.set_event_loop(loop)
-        return loop.run_until_complete(main)
+        return runner.run(main) if cancellable else runner.get_loop().run_until_complete(main)
     finally:
+        # Never `Runner.close`: that waits for every task.
         try:
-            _leave(loop)
+            _leave(runner.get_loop())
         finally:
             asyncio.set_event_loop(None)
 
@@ -208,7 +213,7 @@ def _leave(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_until_complete(asyncio.wait(left, timeout=_GRACE))
     stubborn = [task for task in left if not task.done()]
     for task in stubborn:
-        task._log_destroy_pending = False  # type: ignore[attr-defined]  # it was reported as a failed check
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # nobody waits for it any more
     with suppress(BaseException):
         loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), _GRACE))
     executor = getattr(loop, "_default_executor", None)

@@ -25,6 +25,7 @@ from palaestra.agents.agent import Agent
 from palaestra.agents.models import LoadedModel, load_model, resolve_model
 from palaestra.agents.scripted import OracleAgent, RandomAgent
 from palaestra.config import Recipe
+from palaestra.envs.deadline import run_to_the_end
 from palaestra.envs.tasks import TaskSuite, load_suite
 from palaestra.errors import DataError, PalaestraError, TrainingError, require
 from palaestra.evaluation.result import EvalResult
@@ -84,7 +85,7 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
             trainer.restore(checkpoint)
         trainer.epoch = began - max(before.wall_seconds, trainer.counters.wall_seconds)
         run = _Run(parts.recipe, directory, parts.player, trainer, parts.suites["test"])
-        result = asyncio.run(run.complete())
+        result = run_to_the_end(run.complete(), cancellable=True)
     result.counters.wall_seconds = time.perf_counter() - trainer.epoch
     _write_summary(result, recipe, max(before.peak_rss_bytes, peak_rss()))
     return result

@@ -1,6 +1,8 @@
 """`palaestra eval` and `palaestra report` on real episodes."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +183,40 @@ def test_what_is_stored_says_how_it_was_played(tmp_path: Path) -> None:
         "top_p": 1.0,
         "max_turns": 50,
     }
+
+
+def test_what_an_environment_leaves_behind_does_not_keep_it_from_ending(tmp_path: Path) -> None:
+    (tmp_path / "lingering.py").write_text(LINGERING)
+    command = ["eval", "lingering:test", "--agent", "random", "--episodes", "1", "--json", "--import", "lingering.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", "palaestra", *command], cwd=tmp_path, capture_output=True, timeout=60, check=True
+    )
+    assert json.loads(done.stdout)["n"] == 1
+
+
+LINGERING = """
+import asyncio
+from palaestra.envs.core import Env, Reset, Step
+from palaestra.envs.registry import register
+from palaestra.envs.tasks import Task, TaskSuite, register_suite
+
+async def stay():
+    while True:
+        try:
+            await asyncio.sleep(0.05)
+        except asyncio.CancelledError:
+            pass
+
+@register("lingering/Env-v0")
+class Lingering(Env):
+    async def reset(self, *, seed=None, task=None, options=None):
+        self.task = asyncio.create_task(stay())
+        return Reset("hello", {"admissible_commands": ["go"]})
+    async def step(self, action):
+        return Step("bye", 1.0, True, False, {"admissible_commands": ["go"], "success": True})
+
+def load(split, level=None):
+    return TaskSuite("lingering", split, 1, lambda i: Task(env="lingering/Env-v0", name="one", split=split, seed=i))
+
+register_suite("lingering", load)
+"""

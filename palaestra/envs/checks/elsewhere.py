@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from palaestra.envs.checks.probe import Broken, Probe, Skipped
+from palaestra.envs.deadline import run_to_the_end
 from palaestra.envs.episode import Episode, play
 from palaestra.envs.registry import EnvSpec, make
 from palaestra.errors import PalaestraError
@@ -95,7 +96,7 @@ def main() -> int:
     answer = os.dup(1)
     os.dup2(2, 1)  # what the environment prints is no answer
     try:
-        chains = asyncio.run(_play(request))
+        chains = run_to_the_end(_play(request))
     except (PalaestraError, Exception) as error:
         print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
