@@ -1,15 +1,16 @@
 """Replay: play recorded episodes again, and see whether they go the same way.
 
-The record of an episode has its task (environment, name, seed, parameters), its actions, and a hash chain over what
-came of them. Equal chains mean that every observation, reward and flag was the same, to the byte. Where the chains
-part, the first step that differs is shown as a diff.
+The record of an episode has its task (environment, name, seed, parameters), its actions, what came of them in plain
+text, and a hash chain over that. A replay is compared with all of it, so that neither another environment nor a
+record that was changed passes for identical. The first step that differs is shown as a diff.
 """
 
 from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+import math
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -56,10 +57,12 @@ class Turn(msgspec.Struct, frozen=True):
     reward: float
     terminated: bool
     truncated: bool
+    invalid: bool
 
     def lines(self) -> list[str]:
         """For a diff."""
         facts = [f"{name}: {getattr(self, name)}" for name in ("reward", "terminated", "truncated")]
+        facts += ["invalid: True"] if self.invalid else []
         return [*self.observation.splitlines(), *facts]
 
 
@@ -123,6 +126,8 @@ class _Replay:
     def __init__(self, record: Trajectory, make_env: EnvMaker, seconds: float) -> None:
         self.record, self.make_env, self.watch = record, make_env, Watch(Limits(call=seconds))
         self.same = 0
+        self.total, self.success = 0.0, False
+        """Of the replay so far, as the driver reckons them."""
 
     async def run(self) -> Replay:
         """Play it and say what came of it."""
@@ -162,6 +167,21 @@ class _Replay:
         for index, recorded in enumerate(self.record.steps):
             link = await self._step(env, index, recorded, link)
             self.same += 1
+        for what, before, now in self._totals():
+            if before != now:
+                said = f"the record says {what} {before}, its steps {now}"
+                raise _Differs(len(self.record.steps), said, [f"{what}: {before}"], [f"{what}: {now}"])
+
+    def _totals(self) -> Iterator[tuple[str, object, object]]:
+        """What the record says of the episode as a whole, beside what its steps make of it."""
+        record = self.record
+        ended = bool(record.steps) and (record.steps[-1].terminated or record.steps[-1].truncated)
+        if record.status == "ok" or not record.error:  # what ended may still have failed to be graded
+            yield "status", record.status, _status(record.status, ended)
+        same = math.isclose(record.total_reward, self.total, rel_tol=1e-9, abs_tol=1e-9)
+        yield "total_reward", record.total_reward, record.total_reward if same else self.total
+        unsolved = record.status not in ("ok", "overflow") and not record.success  # as the driver sets it then
+        yield "success", record.success, self.success and not unsolved
 
     async def _start(self, env: Env[Any, Any]) -> str:
         """Begin as the record did; returns the chain so far."""
@@ -177,17 +197,23 @@ class _Replay:
         )
         try:
             await self.watch("start", env.start())
-            observation, _ = await self.watch("reset", env.reset(seed=seed, task=task))
+            observation, info = await self.watch("reset", env.reset(seed=seed, task=task))
         except Exception as error:
             lacking = "" if record.params else " (the record has no parameters of its task)"
             raise _Impossible(f"the episode cannot be begun: {_one_line(error)}{lacking}") from error
         link = start_link(record.task, seed, str(observation))
         before = record.steps[0].observation if record.steps else record.final_observation
-        if link == record.start_hash or (not record.start_hash and observation == before):
-            return link
-        if record.task_seed is None:
+        if record.start_hash not in (link, "") and record.task_seed is None:
             raise _Impossible("the record does not have the task's seed; a version before this one wrote it")
-        raise _Differs(0, "another first observation", before.splitlines(), str(observation).splitlines())
+        if str(observation) != before:
+            raise _Differs(0, "another first observation", before.splitlines(), str(observation).splitlines())
+        if record.start_hash not in (link, ""):
+            raise _Differs(0, "another task, seed or first observation than the chain begins with", [], [])
+        kind = str(info.get("task_type", ""))
+        if kind and kind != record.kind:
+            said = f"the record says kind {record.kind!r}, the environment {kind!r}"
+            raise _Differs(0, said, [f"kind: {record.kind}"], [f"kind: {kind}"])
+        return link
 
     async def _step(self, env: Env[Any, Any], index: int, recorded: StepRecord, link: str) -> str:
         """Take the step and compare it; returns the chain up to it."""
@@ -203,24 +229,28 @@ class _Replay:
             raise _Differs(number, f"action {recorded.action!r} {said}", before.lines(), [said]) from error
         now = _seen(step)
         link = next_link(link, recorded.action, now.observation, now.reward, now.terminated, now.truncated)
-        graded = now if verdict is None else msgspec.structs.replace(now, reward=now.reward + verdict.reward)
-        if self._same(recorded, before, graded, link, index):
-            return link
-        shown = graded if before.truncated == graded.truncated else self._as_cut_off(graded, index, before)
+        self._count(step, verdict)
+        graded = now if verdict is None else msgspec.structs.replace(now, reward=now.reward + float(verdict.reward))
+        shown = self._as_driven(graded, index, recorded)
         changed = [name for name in Turn.__struct_fields__ if getattr(before, name) != getattr(shown, name)]
-        what = ", ".join(changed) or "what the chain holds"
+        if not changed and recorded.state_hash in (link, ""):
+            return link
+        what = ", ".join(changed) or "hash, so the record does not agree with itself"
         raise _Differs(number, f"action {recorded.action!r}: another {what}", before.lines(), shown.lines())
 
-    def _same(self, recorded: StepRecord, before: Turn, now: Turn, link: str, index: int) -> bool:
-        """By the chain, and by the reward that grading added behind it; without a chain, by all that is recorded."""
-        if recorded.state_hash:
-            return link == recorded.state_hash and now.reward == before.reward
-        return self._as_cut_off(now, index, before) == before
+    def _count(self, step: Step[Any], verdict: Verdict | None) -> None:
+        self.total += float(step.reward)
+        self.success = bool(step.info.get("success", self.total > 0))
+        if verdict is not None:
+            self.total += float(verdict.reward)
+            self.success = bool(verdict.success)
 
-    def _as_cut_off(self, now: Turn, index: int, before: Turn) -> Turn:
-        """With `truncated` where the driver had set it on the last step, at its own limit of turns."""
+    def _as_driven(self, now: Turn, index: int, recorded: StepRecord) -> Turn:
+        """With what the driver sets: `truncated` at its own limit of turns, `invalid` where a text was no action."""
         last = index == len(self.record.steps) - 1
-        return msgspec.structs.replace(now, truncated=True) if last and before.truncated else now
+        cut_off = last and recorded.truncated and not now.terminated
+        unread = recorded.invalid and recorded.completion >= 0
+        return msgspec.structs.replace(now, truncated=now.truncated or cut_off, invalid=now.invalid or unread)
 
     async def _verdict(self, env: Env[Any, Any], index: int) -> Verdict | None:
         """What grading says behind the last step, where the episode ran to its end and was graded."""
@@ -242,11 +272,19 @@ def _recorded(record: Trajectory, index: int) -> Turn:
     """What came of step `index`, as the record has it."""
     step = record.steps[index]
     following = record.steps[index + 1].observation if index + 1 < len(record.steps) else record.final_observation
-    return Turn(observation=following, reward=step.reward, terminated=step.terminated, truncated=step.truncated)
+    return Turn(following, step.reward, step.terminated, step.truncated, step.invalid)
 
 
 def _seen(step: Step[Any]) -> Turn:
-    return Turn(str(step.observation), float(step.reward), bool(step.terminated), bool(step.truncated))
+    flags = bool(step.terminated), bool(step.truncated), bool(step.info.get("invalid", False))
+    return Turn(str(step.observation), float(step.reward), *flags)
+
+
+def _status(recorded: str, ended: bool) -> str:
+    """`ok` exactly where the steps run to an end."""
+    if ended:
+        return "ok"
+    return "cut off" if recorded == "ok" else recorded
 
 
 def _one_line(error: BaseException) -> str:

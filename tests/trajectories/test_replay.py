@@ -160,6 +160,48 @@ def test_without_hashes_everything_recorded_is_compared() -> None:
     assert again(record, lambda: InjectedEnv(on_step=other_step)).step == 3
 
 
+def _with(record: Trajectory, index: int, **changes: Any) -> Trajectory:
+    steps = list(record.steps)
+    steps[index] = msgspec.structs.replace(steps[index], **changes)
+    return msgspec.structs.replace(record, steps=steps)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "step", "reason"),
+    [
+        (lambda r: _with(r, 0, observation="LIES"), 0, "another first observation"),
+        (lambda r: _with(r, 2, observation="LIES"), 2, "another observation"),
+        (lambda r: msgspec.structs.replace(r, final_observation="LIES"), 5, "another observation"),
+        (lambda r: _with(r, 1, terminated=True), 2, "another terminated"),
+        (lambda r: _with(r, 1, truncated=True), 2, "another truncated"),
+        (lambda r: _with(r, -1, truncated=True), 5, "another truncated"),
+        (lambda r: _with(r, -1, terminated=False, truncated=True), 5, "another terminated, truncated"),
+        (lambda r: _with(r, 0, invalid=True), 1, "another invalid"),
+        (lambda r: _with(r, 1, reward=5.0), 2, "another reward"),
+        (lambda r: _with(r, 1, reward=float("nan")), 2, "another reward"),
+        (lambda r: _with(r, 1, state_hash="0" * 32), 2, "another hash, so the record does not agree with itself"),
+        (lambda r: msgspec.structs.replace(r, steps=r.steps[:-1]), 4, "another observation"),
+        (
+            lambda r: msgspec.structs.replace(r, steps=r.steps[:-1], final_observation=r.steps[-1].observation),
+            4,
+            "the record says status ok, its steps cut off",
+        ),
+        (lambda r: msgspec.structs.replace(r, steps=[]), 0, "another first observation"),
+        (lambda r: msgspec.structs.replace(r, success=False), 5, "the record says success False, its steps True"),
+        (lambda r: msgspec.structs.replace(r, total_reward=9.0), 5, "the record says total_reward 9.0, its steps 1.0"),
+        (lambda r: msgspec.structs.replace(r, status="overflow"), 5, "the record says status overflow, its steps ok"),
+        (lambda r: msgspec.structs.replace(r, kind="x"), 0, "the record says kind 'x', the environment 'kind 0'"),
+        (lambda r: msgspec.structs.replace(r, task="other"), 0, "another task, seed or first observation"),
+    ],
+)
+def test_a_record_that_was_changed_is_not_identical(
+    tamper: Callable[[Trajectory], Trajectory], step: int, reason: str
+) -> None:
+    found = again(tamper(play()[0]))
+    assert (found.result, found.step) == ("different", step)
+    assert reason in found.reason
+
+
 def test_what_hangs_is_given_up() -> None:
     found = again(play()[0], lambda: InjectedEnv(on_step=hang), seconds=0.05)
     assert found.result == "impossible"
