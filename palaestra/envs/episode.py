@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any, SupportsFloat
 
 from palaestra.envs.core import Env, Info, Reset, Step
 from palaestra.envs.hashing import chain, digest
+from palaestra.seeds import derive_seed
 
 Choose = Callable[[Info, random.Random], Any]
 """Picks an action after an info, with the generator given."""
@@ -49,8 +51,9 @@ class Episode:
 
     @property
     def total(self) -> float:
-        """Sum of rewards; what is no number counts nothing, for a check reports it."""
-        return sum(float(step.reward) for step in self.steps if isinstance(step.reward, SupportsFloat))
+        """Sum of rewards; what is no finite number counts nothing, for a check reports it."""
+        numbers = [float(step.reward) for step in self.steps if isinstance(step.reward, SupportsFloat)]
+        return sum(filter(math.isfinite, numbers))
 
     @property
     def solved(self) -> bool:
@@ -80,12 +83,12 @@ async def play(env: Env[Any, Any], seed: int, actions: Choose | Sequence[Any], m
 
     Args:
         env: any environment; it is reset with `seed`.
-        seed: of the environment, and of the generator that `actions` gets.
+        seed: of the environment; the generator that `actions` gets is derived from it, and unrelated to `Random(seed)`.
         actions: a function, or the actions in order, repeated if they run out.
         max_steps: most steps.
     """
     first = await env.reset(seed=seed)
-    generator = random.Random(seed)
+    generator = random.Random(derive_seed(seed, "agent"))  # the environment may well draw from Random(seed)
     episode = Episode(seed, first, [], [], [seen("", first)], [digest(first.observation, first.info)])
     while len(episode.steps) < max_steps and not episode.ended:
         turn = len(episode.steps)

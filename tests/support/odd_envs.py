@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import threading
 import time
@@ -181,3 +182,44 @@ class ChangesInfo(Corridor):
         self.last = getattr(self, "last", {"log": []})
         self.last["log"].append(action)
         return taken._replace(info={**taken.info, "inventory": self.last["log"]})
+
+
+class DrawsLikeTheAgent(Corridor):
+    """One of six words is right, drawn as most environments draw."""
+
+    async def reset(self, *, seed: int | None = None, task: Any = None, options: Any = None) -> Reset[str]:
+        self.goal, self.place = random.Random(seed).choice(WORDS), 0
+        return Reset("Say a word.", self.info())
+
+    async def step(self, action: str) -> Step[str]:
+        self.place = self.length if action == self.goal else 0
+        return Step("No." if not self.there else "Yes.", float(self.there), self.there, False, self.info())
+
+    async def oracle(self) -> str:
+        return self.goal
+
+    def info(self, action: str = "") -> dict[str, Any]:
+        return {"admissible_commands": list(WORDS), "success": self.there}
+
+
+class OddReward(Corridor):
+    """Pays what is no number to reckon with."""
+
+    def __init__(self, reward: str, graded: bool = False) -> None:
+        self.reward = float(reward)
+        if graded:
+            self.verify = self._verify
+
+    async def step(self, action: str) -> Step[str]:
+        step = await super().step(action)
+        return step if hasattr(self, "verify") else step._replace(reward=self.reward)
+
+    async def _verify(self) -> Verdict:
+        return Verdict(self.reward, False, {})
+
+
+class OddText(Corridor):
+    """Raises with half of a surrogate pair."""
+
+    async def step(self, action: str) -> Step[str]:
+        raise ValueError("\ud83d")
