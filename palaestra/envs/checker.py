@@ -148,14 +148,19 @@ async def _run(title: str, function: CheckFunction, probe: Probe) -> Check:
     try:
         found = await probe.watch(f"the check {title!r}", function(probe), probe.watch.limits.check)
     except Skipped as skipped:
-        return Check(title, "skip", str(skipped))
+        return Check(title, "skip", _encodable(skipped))
     except Odd as odd:
-        return Check(title, "warn", str(odd))
+        return Check(title, "warn", _encodable(odd))
     except (Broken, PalaestraError) as broken:
-        return Check(title, "fail", str(broken))
+        return Check(title, "fail", _encodable(broken))
     except Exception as error:
-        return Check(title, "fail", f"raised {type(error).__name__}: {error}")
+        return Check(title, "fail", f"raised {type(error).__name__}: {_encodable(error)}")
     return Check(title, "pass", found or "")
+
+
+def _encodable(error: Exception) -> str:
+    """Its text; half of a surrogate pair, which no file and no terminal takes, becomes a question mark."""
+    return str(error).encode(errors="replace").decode()
 
 
 def _missing(checks: Sequence[Check]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from palaestra.envs.checks.probe import Baseline, Odd, Probe
+from palaestra.envs.checks.probe import Baseline, Odd, Probe, require
 from palaestra.envs.core import Verdict
 from palaestra.envs.episode import NONSENSE, Episode, play
 
@@ -61,6 +62,7 @@ def _outcome(episode: Episode, verdict: Verdict | None) -> tuple[float, bool]:
     """Sum of rewards, and whether the task is solved."""
     if verdict is None:
         return episode.total, episode.solved
+    require(math.isfinite(verdict.reward), f"verify gives the reward {verdict.reward}; it must be finite")
     return episode.total + float(verdict.reward), bool(verdict.success)
 
 

@@ -18,7 +18,7 @@ import msgspec
 from palaestra.envs.checks import CHECKS
 from palaestra.envs.checks.report import Check, Report
 from palaestra.envs.checks.resources import family
-from palaestra.envs.checks.worker import Message, Request
+from palaestra.envs.checks.worker import LENGTH, Message, Request
 from palaestra.envs.deadline import Limits
 from palaestra.envs.isolation.channel import open_channel
 from palaestra.envs.isolation.placement import Kind
@@ -162,7 +162,11 @@ class _Supervision:
                     chunk = os.read(self.worker.pipe, 1 << 16)
                     if not chunk:
                         return self._given_up(env, placement, self.worker.ending())
-                    if report := self._read(chunk):
+                    try:
+                        report = self._read(chunk)
+                    except msgspec.MsgspecError as error:
+                        return self._given_up(env, placement, f"the process said what nobody understands: {error}")
+                    if report:
                         return report
                 if time.monotonic() - self._heard > self.patience:
                     return self._given_up(env, placement, f"no answer for {self.patience:g} s; it was killed")
@@ -173,9 +177,9 @@ class _Supervision:
                     return self._given_up(env, placement, why)
 
     def _read(self, chunk: bytes) -> Report | None:
-        *lines, self._unread = (self._unread + chunk).split(b"\n")
-        for line in lines:
-            message = msgspec.json.decode(line, type=Message)
+        self._unread += chunk
+        while (packed := self._taken()) is not None:
+            message = msgspec.msgpack.decode(packed, type=Message)
             self._heard = time.monotonic()
             if message.report is not None:
                 return message.report
@@ -186,6 +190,16 @@ class _Supervision:
             if self.progress:
                 self.progress(self.running, message.done)
         return None
+
+    def _taken(self) -> bytes | None:
+        """The next message, if it is here as a whole."""
+        if len(self._unread) < LENGTH.size:
+            return None
+        end = LENGTH.size + LENGTH.unpack_from(self._unread)[0]
+        if len(self._unread) < end:
+            return None
+        packed, self._unread = self._unread[LENGTH.size : end], self._unread[end:]
+        return packed
 
     def _given_up(self, env: str, placement: Kind, why: str) -> Report:
         done = {check.name for check in self.checks}

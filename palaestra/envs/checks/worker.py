@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import struct
 import sys
 import time
 
@@ -21,6 +22,8 @@ from palaestra.envs.isolation.proc import adopt_orphans, kill
 from palaestra.envs.registry import EnvSpec
 
 _POLL = 0.05
+LENGTH = struct.Struct("<I")
+"""Before each message, its bytes."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +42,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of the pipe."""
+    """One frame of the pipe: `LENGTH`, then MessagePack."""
 
     begun: str = ""
     """A check that begins now."""
@@ -85,7 +88,9 @@ def _check(pipe: int) -> int:
         importlib.import_module(module)
 
     def tell(message: Message) -> None:
-        os.write(pipe, msgspec.json.encode(message) + b"\n")
+        packed = msgspec.msgpack.encode(message)  # JSON has no numbers that are not finite
+        with open(pipe, "wb", closefd=False) as out:
+            out.write(LENGTH.pack(len(packed)) + packed)
 
     report = check_env(
         request.spec,

@@ -1,6 +1,7 @@
 """Environments that would take the checker down with them."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -138,3 +139,20 @@ def _wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("reward", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(("graded", "check"), [(False, "rewards are finite floats"), (True, "random agent")])
+def test_a_reward_that_is_not_finite_fails_a_check(reward: str, graded: bool, check: str) -> None:
+    found = supervised(_odd("OddReward", reward=reward, graded=graded), episodes=1, max_steps=3)
+    assert check in [failed.name for failed in found.failures], str(found)
+    assert f"the reward {reward}; " in failure(found).reason or f"a reward is {reward}; " in failure(found).reason
+    assert json.loads(found.to_json())["ok"] is False
+
+
+def test_a_text_that_cannot_be_encoded_is_told_all_the_same() -> None:
+    assert failure(supervised(_odd("OddText"), episodes=1, max_steps=3)).reason == "raised ValueError: ?"
+
+
+def _odd(name: str, **kwargs: object) -> EnvSpec:
+    return EnvSpec(id=f"odd/{name}-v0", entry_point=f"support.odd_envs:{name}", kwargs=kwargs)
