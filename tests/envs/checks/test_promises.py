@@ -49,7 +49,13 @@ def test_what_is_right_passes_everywhere(placement: Any) -> None:
         ("PaysAnything", {}, "nonsense agent", "warn", r"mean reward 5, 0 % solved .*xyzzy plugh' is rewarded"),
         ("PaysSilence", {}, "empty agent", "warn", "mean reward 5, .*no text at all is rewarded"),
         ("PaysIdleness", {}, "empty agent", "warn", "no text at all is rewarded"),
-        ("Undecided", {}, "same when repeated", "warn", "seed 0, played again, differs at step 1; if that is meant"),
+        (
+            "Undecided",
+            {},
+            "same when repeated",
+            "fail",
+            r"differs at step 1; .* register\(\.\.\., nondeterministic=True\)",
+        ),
         ("SharedSnapshot", {}, "fork", "fail", "another outcome|changes the original"),
         ("ChangesInfo", {}, "nothing returned changes", "fail", "changed after it was returned"),
     ],
@@ -118,3 +124,15 @@ def test_what_is_missing_is_no_failure_of_the_contract() -> None:
     found = check_env(EnvSpec(id="odd/Missing-v0", entry_point="support.odd_missing:Missing"))
     assert found.missing == "palaestra[quiz]"
     assert odd_envs.Corridor.length == 9
+
+
+def test_the_random_agent_does_not_draw_as_the_environment_does() -> None:
+    fields: dict[str, Any] = {"id": "odd/Draws-v0", "entry_point": "support.odd_envs:DrawsLikeTheAgent"}
+    found = check_env(EnvSpec(**fields), max_steps=1)  # it would say the right word at once, every time
+    [chance] = [baseline for baseline in found.baselines if baseline.agent == "random"]
+    assert chance.success < 0.5, str(found)
+
+
+def test_a_class_cannot_declare_noise_so_it_is_only_marked() -> None:
+    [named] = check_env(odd_envs.Undecided, max_steps=30).warnings
+    assert (named.name, named.outcome) == ("same when repeated", "warn")
