@@ -165,7 +165,12 @@ def _outcome(pids: int, n: int) -> Forked | Refused:
 
 
 def _be_between(sockets: Sequence[socket.socket], told: int) -> socket.socket:
-    """In the intermediate process: fork and end. Returns only in the copies."""
+    """In the intermediate process: fork and end. Returns only in the copies.
+
+    Its session is not that of the process that is copied, which may be ended, with its session, before a copy comes to
+    make one of its own.
+    """
+    os.setsid()
     made = array.array("i")
     try:
         for each in sockets:

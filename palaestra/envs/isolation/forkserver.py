@@ -137,6 +137,7 @@ class ForkServer:
 
     def __init__(self, control: socket.socket) -> None:
         self.control = control
+        self.control.setblocking(False)
         self.pid = os.getpid()
         self.setup = Setup(None, {}, {}, None)
         self.workers: dict[int, _Worker] = {}
@@ -146,6 +147,8 @@ class ForkServer:
         self.unknown: dict[int, int] = {}
         """Exit statuses of children that were no worker yet, by process id."""
         self.reports: deque[bytes] = deque()
+        self.controlled = True
+        """Whether somebody is there who may give orders."""
         self.strays_at: float | None = None
         self.watch_at = self.tree_at = 0.0
         self.tree: dict[int, list[int]] = {}
@@ -170,10 +173,10 @@ class ForkServer:
             end_everything()
 
     def _turn(self) -> bool:
-        alive = True
         for key, events in self.selector.select(self._patience()):
             if key.fileobj is self.control:
-                alive = self._obey() if events & selectors.EVENT_READ else True
+                if events & selectors.EVENT_READ:
+                    self._obey()
             elif key.fileobj is self.awake:
                 self.awake.recv(4096)
             elif not key.data.read():
@@ -181,11 +184,11 @@ class ForkServer:
         self._reap()
         now = time.monotonic()
         if self.strays_at is not None and now >= self.strays_at and not self.forking:
-            self._kill_strays()
+            self._find_strays()
         if now >= self.watch_at:
             self._watch(now)
         self._report()
-        return alive
+        return self.controlled
 
     def _patience(self) -> float | None:
         times = []
@@ -195,12 +198,24 @@ class ForkServer:
             times.append(self.watch_at)
         return max(0.0, min(times) - time.monotonic()) if times else None
 
+    def _obey_all(self) -> None:
+        """Do what has been ordered up to now.
+
+        What was seen of processes before this call was done after its order: a copy is made after its `Forking`.
+        """
+        while self.controlled and self._obey():
+            pass
+
     def _obey(self) -> bool:
+        """Do what has been ordered next; whether there was anything."""
         try:
             data, sockets = receive_sockets(self.control, MOST_BYTES)
-        except OSError:
+        except BlockingIOError:
             return False
+        except OSError:
+            data, sockets = b"", []
         if not data:
+            self.controlled = False
             return False
         order = _ORDERS.decode(data)
         if isinstance(order, Setup):
@@ -263,15 +278,13 @@ class ForkServer:
             else:
                 self.workers[pid] = _Worker(id, pid, parent.memory_bytes, parent.words)
                 self._say(Started(id, pid))
+        if not self.forking:
+            self.unknown.clear()  # their numbers may be given again
 
     def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        while pid := _ended_child():
+            self._obey_all()  # it may be a copy, or have been copied, and `Forking` not have been read
+            status = os.waitpid(pid, 0)[1]
             if self.strays_at is None:
                 self.strays_at = time.monotonic() + STRAY_SECONDS
             worker = self.workers.pop(pid, None)
@@ -293,11 +306,14 @@ class ForkServer:
         os.close(words.pipe)
         words.pipe = -1
 
-    def _kill_strays(self) -> None:
-        """Children that are no workers were left by workers that have ended."""
+    def _find_strays(self) -> None:
+        """Kill children that are no workers: they were left by workers that have ended."""
+        found = proc.children().get(self.pid, ())
+        self._obey_all()  # a copy may be among those found
+        if self.forking:
+            return  # until it is known which are copies
         self.strays_at = None
-        self.unknown.clear()
-        for pid in proc.children().get(self.pid, ()):
+        for pid in found:
             if pid not in self.workers:
                 proc.kill(pid)
 
@@ -332,6 +348,15 @@ class ForkServer:
                 break
             self.reports.popleft()
         self.selector.modify(self.control, events)
+
+
+def _ended_child() -> int:
+    """A child that has ended and is not waited for yet, so that its number is nobody else's; 0 if there is none."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return 0
+    return found.si_pid if found is not None else 0
 
 
 def _how(status: int) -> str:

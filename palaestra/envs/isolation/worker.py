@@ -128,6 +128,8 @@ class _Worker:
         if os.getppid() == self.server:
             proc.die_with_parent()
             self.settled = True
+            if os.getppid() != self.server:  # it ended meanwhile
+                os._exit(1)
 
 
 def _prepare(entry_point: str) -> None:

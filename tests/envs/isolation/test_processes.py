@@ -5,7 +5,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,10 +52,14 @@ async def begun(known: EnvSpec) -> ProcessChannel:
     return channel
 
 
-def pid_of(env: Env[Any, Any]) -> int:
+def channel_of(env: Env[Any, Any]) -> ProcessChannel:
     assert isinstance(env, IsolatedEnv)
     assert isinstance(env._channel, ProcessChannel)
-    return env._channel.pid
+    return env._channel
+
+
+def pid_of(env: Env[Any, Any]) -> int:
+    return channel_of(env).pid
 
 
 def test_a_worker_is_used_again_and_so_often() -> None:
@@ -279,6 +285,74 @@ def test_siblings_survive_each_other() -> None:
         assert not eventually(lambda: [pid for pid in pids if alive(pid)], lambda left: not left)
 
     run(go())
+
+
+@contextmanager
+def crowded(pid: int, by: int = 4) -> Iterator[None]:
+    """A process, and what it starts, on one core together with processes that always want it."""
+    cores = os.sched_getaffinity(0)
+    spin = f"import os; os.sched_setaffinity(0, [{max(cores)}])\nwhile os.getppid() == {os.getpid()}: pass"
+    crowd = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range(by)]
+    try:
+        os.sched_setaffinity(pid, {max(cores)})
+        yield
+    finally:
+        for each in crowd:
+            each.kill()
+            each.wait()
+        os.sched_setaffinity(pid, cores)
+
+
+def test_a_copy_survives_though_the_fork_server_learns_of_it_last() -> None:
+    """All of this happens before the server reads a word; then it learns first who has ended."""
+
+    async def go() -> None:
+        env, other = make(spec(Ledger, placement=PROCESS)), make(spec(Ledger, placement=PROCESS))
+        await env.reset(seed=0)
+        (first,) = await env.fork()
+        await other.reset(seed=0)
+        server, pid = server_of(pid_of(other)), pid_of(first)
+        os.kill(server, signal.SIGSTOP)
+        try:
+            channel_of(other).kill()  # gives it something to do before
+            copies = await first.fork(2)
+            os.kill(pid, signal.SIGKILL)
+            assert not eventually(lambda: alive(pid), lambda living: not living)
+        finally:
+            os.kill(server, signal.SIGCONT)
+        with pytest.raises(WorkerError, match="SIGKILL"):
+            await first.step("a")
+        await asyncio.sleep(0.2)  # in which it looks for what was left behind
+        for copy in copies:
+            assert (await copy.step("a")).observation.startswith("1:")
+            assert channel_of(copy)._living.process.ended == ""
+            await copy.close()
+        await env.close()
+
+    run(go())
+
+
+def test_a_copy_survives_the_sudden_end_of_what_it_was_copied_from() -> None:
+    """However late it, or the fork server, comes to run."""
+
+    async def go() -> None:
+        env = make(spec(Ledger, placement=PROCESS))
+        await env.reset(seed=0)
+        with crowded(server_of(pid_of(env))):
+            end = time.monotonic() + 6
+            for _ in range(300):
+                (child,) = await env.fork()
+                (grandchild,) = await child.fork()
+                await child.close()
+                assert (await grandchild.step("a")).observation.startswith("1:")
+                await grandchild.close()
+                if time.monotonic() > end:
+                    break
+        await env.close()
+
+    shut_down()  # the server's core is chosen for its workers, too
+    run(go())
+    shut_down()
 
 
 def test_a_fork_that_is_cancelled_leaves_nothing() -> None:

@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -137,19 +138,22 @@ def test_a_server_that_was_killed_is_told_and_replaced() -> None:
 
 
 def test_shutting_down_leaves_nothing() -> None:
-    before = open_files()
+    files = open_files()
     Echo().end()
     shut_down()
-    before &= open_files()
-    echoes = [Echo() for _ in range(20)]
-    child = int(echoes[3].say("child"))
-    shut_down()
-    assert not alive(child)
-    assert [pid for pid in descendants() if alive(pid)] == []
-    assert all("fork server" in echo.process.ended for echo in echoes)
-    for echo in echoes:
-        echo.near.close()
-    assert open_files() == before
+    files &= open_files()
+    others = descendants()  # that have nothing to do with workers
+    with ExitStack() as stack:
+        echoes = [Echo() for _ in range(20)]
+        for echo in echoes:
+            stack.callback(echo.near.close)
+        child = int(echoes[3].say("child"))
+        pids = [child, *(echo.process.pid for echo in echoes)]
+        shut_down()
+        assert [pid for pid in pids if alive(pid)] == []
+        assert descendants() <= others
+        assert all("fork server" in echo.process.ended for echo in echoes)
+    assert open_files() == files
 
 
 PARENT = """
