@@ -33,7 +33,11 @@ async def fork(env: Env[Any, Any], n: int = 1) -> list[Env[Any, Any]]:
 async def fork_by_replay(env: Env[Any, Any], n: int = 1) -> list[Env[Any, Any]]:
     """Continuations that have been played again from the start, whatever else the environment offers."""
     history = history_of(env)
-    siblings = [_another(env) for _ in range(n)]
+    return await replay_into([_another(env) for _ in range(n)], history)
+
+
+async def replay_into(siblings: list[Env[Any, Any]], history: History) -> list[Env[Any, Any]]:
+    """`siblings`, each of which has played `history`; where one cannot, all are closed."""
     try:
         await _replay_all(siblings, history)
     except BaseException:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from palaestra.envs.core import Env, Reset, Step, Verdict
-from palaestra.envs.fork import close_all, fork_by_replay
+from palaestra.envs.fork import close_all, replay_into
 from palaestra.envs.history import History, fresh_seed
 from palaestra.envs.isolation.channel import CannotFork, Channel, open_channel
 from palaestra.envs.isolation.protocol import (
@@ -26,7 +26,7 @@ from palaestra.envs.isolation.protocol import (
     StepDone,
     Value,
 )
-from palaestra.envs.isolation.queueing import places
+from palaestra.envs.isolation.queueing import Places, places
 from palaestra.envs.registry import EnvSpec
 from palaestra.envs.tasks import Task
 from palaestra.errors import DeadlineError, EnvError, WorkerError
@@ -47,7 +47,8 @@ class IsolatedEnv(Env[Any, Any]):
         """The episode so far; `None` before `reset`."""
         self._limits = spec.placement.deadlines
         self._channel: Channel | None = None
-        self._place: asyncio.Semaphore | None = None
+        self._place: Places | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._tool_list: Sequence[Mapping[str, Any]] = ()
         self._busy = False
         self._over = True
@@ -60,10 +61,13 @@ class IsolatedEnv(Env[Any, Any]):
             WorkerError: the far side ended.
             EnvError: the environment could not be made.
         """
+        if self._strange:
+            self._end()  # nobody waits for what that loop would say
         if self._channel is not None:
             return
+        self._loop = asyncio.get_running_loop()
         if self._place is None and (place := places(self._spec)) is not None:
-            await self._within("queue", place.acquire())
+            await self._within("queue", place.take())
             self._place = place
         try:
             self._channel = await self._open()
@@ -102,15 +106,17 @@ class IsolatedEnv(Env[Any, Any]):
         """Copy the far side where that is right, else replay; see `Env.fork`."""
         if n < 0:
             raise EnvError(f"cannot fork {n} times")
+        self._assert_native()
         if self.history is None or self._channel is None:
             raise EnvError("cannot fork: no episode has begun; call reset first")
         siblings: list[IsolatedEnv] = []
         try:
             await self._take_places(siblings, n)
+            if self._channel is None:
+                raise WorkerError("the environment was closed while it waited to be forked")
             channels = await self._within("fork", self._channel.fork(n))
         except CannotFork:
-            await close_all([*siblings])
-            return await fork_by_replay(self, n)
+            return await replay_into([*siblings], self.history.copy())
         except BaseException:
             await close_all([*siblings])
             raise
@@ -119,11 +125,14 @@ class IsolatedEnv(Env[Any, Any]):
         return [*siblings]
 
     async def _take_places(self, siblings: list[IsolatedEnv], n: int) -> None:
+        """Make `n` siblings with a place each, taken at once: two forks that hold some of theirs would wait for ever."""
+        if n and (place := places(self._spec)) is not None:
+            await self._within("queue", place.take(n, more=True))
+        else:
+            place = None
         for _ in range(n):
             siblings.append(sibling := IsolatedEnv(self._spec))
-            if (place := places(self._spec)) is not None:
-                await self._within("queue", place.acquire())
-                sibling._place = place
+            sibling._place, sibling._loop = place, self._loop
 
     def _copy_to(self, sibling: IsolatedEnv, channel: Channel) -> None:
         assert self.history is not None
@@ -136,7 +145,7 @@ class IsolatedEnv(Env[Any, Any]):
     async def close(self) -> None:
         """Close the environment there and let the far side go. May be called more than once."""
         channel = self._channel
-        if channel is None or self._busy:  # what is busy is closed by somebody who gave up on it
+        if channel is None or self._busy or self._strange:  # what is busy is closed by somebody who gave up on it
             self._end()
             return
         try:
@@ -159,6 +168,7 @@ class IsolatedEnv(Env[Any, Any]):
         return await self._within("create", opening)
 
     async def _call(self, phase: str, call: Call, expected: type[T]) -> T:
+        self._assert_native()
         if self._channel is None:
             raise WorkerError("where the environment ran is gone; call reset to begin again")
         if self._busy:
@@ -183,6 +193,16 @@ class IsolatedEnv(Env[Any, Any]):
             raise WorkerError(f"the far side answered a {type(call).__name__} by a {type(result).__name__}")
         return result
 
+    @property
+    def _strange(self) -> bool:
+        """Whether what is there belongs to another event loop than the running one."""
+        return self._loop is not None and self._loop is not asyncio.get_running_loop()
+
+    def _assert_native(self) -> None:
+        if self._strange:
+            self._end()
+            raise WorkerError("the environment belongs to another event loop; call reset to begin again in this one")
+
     async def _within(self, phase: str, work: Awaitable[T]) -> T:
         """The result of `work`, within the deadline of `phase`.
 
@@ -195,25 +215,30 @@ class IsolatedEnv(Env[Any, Any]):
                 return await work
         except TimeoutError:
             if deadline.expired():
-                raise DeadlineError(f"{self._spec.id}: {phase} took longer than {seconds:g} s{self._advice}") from None
+                raise DeadlineError(
+                    f"{self._spec.id}: {phase} took longer than {seconds:g} s{self._advice(phase)}"
+                ) from None
             raise
 
-    @property
-    def _advice(self) -> str:
+    def _advice(self, phase: str) -> str:
         """What is to be known of a deadline here."""
-        if self._spec.placement.kind != "thread":
+        if self._spec.placement.kind != "thread" or phase == "queue":
             return ""
         return "; its thread cannot be ended and may run on: placement='process' can be killed"
 
     def _end(self) -> None:
         """Kill the far side, if it is there, and give the place back."""
         channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.kill()
         place, self._place = self._place, None
-        if place is not None:
-            place.release()
+        loop, self._loop = self._loop, None
         self._over = True
+        gone = (RuntimeError,) if loop is not None and loop.is_closed() else ()
+        with suppress(*gone):  # what belongs to a closed loop cannot be told any more
+            if channel is not None:
+                channel.kill()
+        with suppress(*gone):
+            if place is not None:
+                place.give_back()
 
     async def _oracle(self) -> Any:
         return (await self._call("step", Ask("oracle"), Value)).value

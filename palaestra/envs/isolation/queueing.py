@@ -3,20 +3,102 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from contextlib import suppress
 from weakref import WeakKeyDictionary
 
 from palaestra.envs.registry import EnvSpec
+from palaestra.errors import EnvError
 
-_PLACES: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Semaphore]] = WeakKeyDictionary()
+
+class Places:
+    """Places of one event loop, handed out in the order in which they are asked for."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._taken = 0
+        self._queue: deque[tuple[int, bool, asyncio.Future[None]]] = deque()
+        """Who waits: for how many, whether they have one already, and what wakes them."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody has one or waits for one."""
+        return not self._taken and not self._queue
+
+    async def take(self, n: int = 1, *, more: bool = False) -> None:
+        """Take `n` places at once, never some of them; wait until there are so many.
+
+        Args:
+            n: how many.
+            more: whether who asks has a place already, and keeps it meanwhile.
+
+        Raises:
+            EnvError: there never can be so many.
+        """
+        if n + more > self.most:
+            raise EnvError(f"{n + more} places are needed at once and concurrency={self.most} limits them; raise it")
+        entry = n, more, asyncio.get_running_loop().create_future()
+        self._queue.append(entry)
+        self._hand_out()
+        try:
+            await entry[2]
+        except BaseException:
+            with suppress(ValueError):
+                self._queue.remove(entry)
+            if entry[2].done() and not entry[2].cancelled() and entry[2].exception() is None:
+                self._taken -= n
+            self._hand_out()
+            raise
+
+    def give_back(self) -> None:
+        """Give one back."""
+        self._taken -= 1
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        while self._queue:
+            n, _, ready = self._queue[0]
+            if not ready.done():
+                if self._taken + n > self.most:
+                    break
+                self._taken += n
+                ready.set_result(None)
+            self._queue.popleft()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        """Where everybody who has a place waits for more, nobody would ever give one back: send the last one away."""
+        locked = [entry for entry in self._queue if entry[1] and not entry[2].done()]
+        if locked and len(locked) == self._taken:
+            self._queue.remove(locked[-1])
+            locked[-1][2].set_exception(
+                EnvError(
+                    f"every place is held by an environment that waits for more to fork itself; raise concurrency, "
+                    f"which is {self.most}, or fork fewer at once"
+                )
+            )
+            self._hand_out()
+
+
+_PLACES: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Places]] = WeakKeyDictionary()
 """By event loop and environment id: loops do not wait for each other."""
 
 
-def places(spec: EnvSpec) -> asyncio.Semaphore | None:
+def places(spec: EnvSpec) -> Places | None:
     """The places of the running loop for this environment; `None` where there is no limit.
 
-    The first spec of an id that is asked for sets the number.
+    Raises:
+        EnvError: others use, under the same id, places of another number.
     """
-    if spec.placement.concurrency is None:
+    most = spec.placement.concurrency
+    if most is None:
         return None
+    for loop in [loop for loop in _PLACES if loop.is_closed()]:
+        del _PLACES[loop]  # who still waits there would keep it for ever
     of_loop = _PLACES.setdefault(asyncio.get_running_loop(), {})
-    return of_loop.setdefault(spec.id, asyncio.Semaphore(spec.placement.concurrency))
+    found = of_loop.get(spec.id)
+    if found is None or (found.most != most and found.idle):
+        found = of_loop[spec.id] = Places(most)
+    if found.most != most:
+        raise EnvError(f"{spec.id!r} runs with concurrency={found.most} already, and not {most}; give both the same")
+    return found
