@@ -45,8 +45,8 @@ def load_model(reference: str | Path, *, dtype: str = "float32", device: str = "
 
     Raises:
         UnknownNameError: There is no such path, and no such shipped model.
-        CheckpointError: The files are incomplete, damaged (a `SHA256SUMS` beside them is checked), or not those of a
-            causal language model.
+        CheckpointError: The files are incomplete, damaged (a `SHA256SUMS` beside them is checked), not those of a
+            causal language model, pickled, or want to run Python code of their own.
         MissingExtraError: torch and transformers (extra `train`), or gguf (extra `gguf`), are not installed.
         ConfigError: The dtype is unknown, or the device is not there.
     """
@@ -133,7 +133,10 @@ def _load(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     shown = folder / where.get("gguf_file", "")
-    local = {"local_files_only": True, **where}
+    local = {"local_files_only": True, "trust_remote_code": False, **where}
+    if not where:
+        _check_pickles(folder)
+        options = {"use_safetensors": True, **options}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
         # The reader of GGUF files draws a bar that transformers' own switch leaves on.
@@ -147,9 +150,21 @@ def _load(
                 **options,
             )
     except Exception as error:  # transformers and its readers raise whatever a damaged file happens to cause
+        if "trust_remote_code" in str(error):
+            told = "it names Python code of its own (auto_map), which is never run; use a model that transformers knows"
+            raise CheckpointError(f"cannot load a model from {shown}: {told}") from error
         raise CheckpointError(f"cannot load a model from {shown}: {_line(error)}") from error
     _check_weights(str(shown), report)
     return LoadedModel(_placed(model, device).eval(), tokenizer, name)
+
+
+def _check_pickles(folder: Path) -> None:
+    pickles = sorted(file.name for file in folder.glob("pytorch_model*.bin"))
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise CheckpointError(
+            f"{folder} holds its weights as {pickles[0]} only, a pickle, which is never read: it can run code; convert "
+            f"it to model.safetensors where you trust it, by save_pretrained"
+        )
 
 
 def _check_weights(shown: str, report: Mapping[str, Any]) -> None:

@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -81,6 +82,37 @@ def test_truncated_weights(saved: Path, tmp_path: Path, keep: int) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:keep])
     with pytest.raises(CheckpointError, match="cannot load a model from"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("kind", ["little", "llama"])
+def test_code_of_a_directory_is_never_run(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    folder = tmp_path / "coded"
+    shutil.copytree(saved, folder)
+    named = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model", "AutoTokenizer": ["own.Words", None]}
+    for name in ("config.json", "tokenizer_config.json"):
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**content, "auto_map": named, "model_type": kind}))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    if kind == "llama":
+        assert_little(load_model(folder))  # transformers' own class does
+    else:
+        with pytest.raises(CheckpointError, match=r"names Python code of its own \(auto_map\), which is never run"):
+            load_model(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_pickled_weights_are_never_read(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(saved, folder)
+    weights = LlamaForCausalLM.from_pretrained(saved).state_dict()
+    torch.save(weights, folder / "pytorch_model.bin")
+    assert_little(load_model(folder))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"pytorch_model.bin only, a pickle, which is never read"):
         load_model(folder)
 
 
