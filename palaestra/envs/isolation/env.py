@@ -125,7 +125,7 @@ class IsolatedEnv(Env[Any, Any]):
         return [*siblings]
 
     async def _take_places(self, siblings: list[IsolatedEnv], n: int) -> None:
-        """Make `n` siblings with a place each, taken at once: two forks that hold some of theirs would wait for ever."""
+        """Make `n` siblings with a place each, all taken at once: two forks that hold some would wait for ever."""
         if n and (place := places(self._spec)) is not None:
             await self._within("queue", place.take(n, more=True))
         else:
