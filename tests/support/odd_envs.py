@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import random
 import subprocess
+import tempfile
 import threading
 import time
 from typing import Any
 
 from palaestra.envs.core import Env, Reset, Step, Verdict
 
+LOADED: list[bool] = []
 WORDS = ["brass", "candle", "drum", "elm", "flute", "glove", "harp", "ivory"]
 
 
@@ -74,7 +78,35 @@ class Leaky(Corridor):
             thread.start()
         elif self.what == "process":
             self.kept.append(subprocess.Popen(["sleep", "20"]))
+        elif self.what == "task":
+            self.kept.append(asyncio.create_task(asyncio.sleep(20)))
+        elif self.what == "folder":
+            self.kept.append(tempfile.mkdtemp(prefix="left-"))
+        elif self.what == "chdir":
+            os.chdir("/")
+        elif self.what == "variable":
+            os.environ["ODD_LEAK"] = str(kwargs)
         return await super().reset(**kwargs)
+
+
+class Imported(Corridor):
+    """Its class sets an environment variable, as an import may; no instance does."""
+
+    async def reset(self, **kwargs: Any) -> Reset[str]:
+        if not LOADED:
+            LOADED.append(True)
+            os.environ["ODD_IMPORTED"] = "1"
+        return await super().reset(**kwargs)
+
+
+class Long(Corridor):
+    """Says much."""
+
+    def __init__(self, mebibytes: int) -> None:
+        self.text = "x" * (mebibytes * 2**20 + 1)
+
+    async def step(self, action: str) -> Step[str]:
+        return (await super().step(action))._replace(observation=self.text)
 
 
 class Stuck(Corridor):

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from palaestra.envs.checks.surroundings import Surroundings
 from palaestra.envs.core import Env, Info, Verdict
 from palaestra.envs.deadline import Timed, Watch
 from palaestra.envs.episode import Choose, Episode, play
@@ -68,6 +69,8 @@ class Probe:
     """What the agents that know nothing got."""
     other_link: int | None = None
     """First link of a hash chain that was another one in another process, 0 for that of the reset."""
+    surroundings: Surroundings = field(default_factory=Surroundings.now)
+    """Before the environment was first made."""
     _episodes: dict[int, Episode] = field(default_factory=dict)
     _wandered: list[Wandered] = field(default_factory=list)
     _repeats: bool | None = None

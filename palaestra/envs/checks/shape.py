@@ -6,9 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from palaestra.envs.checks.probe import Probe, Skipped, require
+from palaestra.envs.checks.probe import Odd, Probe, Skipped, require
 from palaestra.envs.episode import play
+from palaestra.envs.isolation.protocol import MAX_MESSAGE_BYTES
 from palaestra.envs.registry import EnvSpec
+
+LONG_BYTES = 4 * 2**20
+"""Of an observation, from which on somebody should look."""
 
 
 async def making(probe: Probe) -> None:
@@ -29,13 +33,25 @@ async def stepping(probe: Probe) -> None:
 
 
 async def observing(probe: Probe) -> None:
-    """Observations are text or chat messages."""
+    """Observations are text or chat messages, of a length that an agent can read."""
+    longest = 0
     for episode in await probe.episodes():
         for seen in episode.observations:
             require(
                 isinstance(seen, str) or _is_messages(seen),
                 f"an observation is a {type(seen).__name__}; make it a str, or a list of messages with a role",
             )
+            longest = max(longest, _size(seen))
+    said = f"an observation has {longest / 2**20:.1f} MiB"
+    require(longest <= MAX_MESSAGE_BYTES, f"{said}; no message may be over {MAX_MESSAGE_BYTES >> 20} MiB")
+    if longest > LONG_BYTES:
+        raise Odd(f"{said}, and every one is kept in the record of its episode; shorten it")
+
+
+def _size(seen: Any) -> int:
+    """Bytes of an observation on its way to another process, more or less."""
+    text = seen if isinstance(seen, str) else str(seen)
+    return len(text.encode(errors="replace"))
 
 
 def _is_messages(seen: Any) -> bool:

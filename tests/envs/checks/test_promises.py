@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support import odd_envs
 
-from palaestra.envs.checker import Report, check_env
+from palaestra.envs.checker import Report, _run, check_env
+from palaestra.envs.checks import CHECKS
+from palaestra.envs.checks.probe import Probe
 from palaestra.envs.checks.report import Check
 from palaestra.envs.checks.supervisor import supervised
+from palaestra.envs.checks.surroundings import temporary_files
+from palaestra.envs.deadline import Limits, Watch
+from palaestra.envs.episode import any_command
 from palaestra.envs.isolation.placement import Placement
-from palaestra.envs.registry import EnvSpec
+from palaestra.envs.registry import EnvSpec, make
 
 
 def report(name: str, *, placement: Any = None, **fields: Any) -> Report:
@@ -71,7 +81,16 @@ def test_the_promise_that_is_broken_is_named(
 
 
 @pytest.mark.parametrize(
-    ("what", "reason"), [("file", "(4 × /dev/null)"), ("thread", "(4 × thread)"), ("process", "(4 × sleep)")]
+    ("what", "reason"),
+    [
+        ("file", "(4 × /dev/null)"),
+        ("thread", "(4 × thread)"),
+        ("process", "(4 × sleep)"),
+        ("task", "4 asyncio tasks are left (4 × sleep)"),
+        ("folder", "4 temporary files are left (left-"),
+        ("chdir", "it changes the working directory to /; every instance"),
+        ("variable", "it changes the environment variables ODD_LEAK; every instance"),
+    ],
 )
 def test_what_close_leaves_is_named(what: str, reason: str) -> None:
     spec = EnvSpec(id="odd/Leaky-v0", entry_point="support.odd_envs:Leaky", kwargs={"what": what}, max_episode_steps=30)
@@ -136,3 +155,31 @@ def test_the_random_agent_does_not_draw_as_the_environment_does() -> None:
 def test_a_class_cannot_declare_noise_so_it_is_only_marked() -> None:
     [named] = check_env(odd_envs.Undecided, max_steps=30).warnings
     assert (named.name, named.outcome) == ("same when repeated", "warn")
+
+
+def test_what_an_import_sets_is_no_affair_of_an_instance() -> None:
+    found = supervised(EnvSpec(id="odd/Imported-v0", entry_point="support.odd_envs:Imported", max_episode_steps=30))
+    assert odd(found) == [], str(found)
+
+
+@pytest.mark.parametrize(
+    ("mebibytes", "outcome", "reason"),
+    [(4, "warn", "an observation has 4.0 MiB, and every one"), (64, "fail", "no message may be over 64 MiB")],
+)
+def test_observations_have_a_length(mebibytes: int, outcome: str, reason: str) -> None:
+    spec = EnvSpec(id="odd/Long-v0", entry_point="support.odd_envs:Long", kwargs={"mebibytes": mebibytes})
+    probe = Probe(lambda: make(spec), spec, (0,), 1, any_command, Watch(Limits()))
+    check = asyncio.run(_run("observations are text", CHECKS["observations are text"], probe))
+    assert (check.outcome, reason in check.reason) == (outcome, True), check.reason
+
+
+def test_temporary_files_have_a_folder_of_their_own() -> None:
+    with temporary_files() as folder:
+        assert Path(tempfile.mkdtemp()).parent == folder
+        assert os.environ["TMPDIR"] == str(folder)
+    assert tempfile.gettempdir() != str(folder)
+    assert folder.exists()
+    shutil.rmtree(folder)
+    with temporary_files() as folder:
+        pass
+    assert not folder.exists()
