@@ -8,10 +8,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from palaestra.cli.parser import Parser, positive, seconds
 from palaestra.envs.isolation.placement import Kind
@@ -20,6 +21,7 @@ from palaestra.errors import DataError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from palaestra.envs.core import Env
     from palaestra.trajectories.record import Trajectory
     from palaestra.trajectories.replay import Replay
 
@@ -51,7 +53,9 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--episode", action="append", metavar="ID", help="this episode, as 12/3/0")
     parser.add_argument("--limit", type=positive, metavar="N", help="the first N episodes of each file")
     parser.add_argument("--concurrency", type=positive, default=16, metavar="N", help="episodes at once (default: 16)")
-    parser.add_argument("--placement", choices=get_args(Kind), help="where environments run, instead of as registered")
+    parser.add_argument(
+        "--placement", choices=get_args(Kind), help="where environments run (default: not in this process)"
+    )
     parser.add_argument(
         "--call-seconds", type=seconds, default=120.0, metavar="S", help="most of one call of an environment"
     )
@@ -92,7 +96,6 @@ def run(args: argparse.Namespace) -> int:
 async def _replay(args: argparse.Namespace) -> dict[str, list[Replay]]:
     """Every result, by trajectory file. Of what is identical nothing but that is kept."""
     from palaestra.cli.progress import Bars
-    from palaestra.envs.registry import make
     from palaestra.trajectories.replay import replay_all
 
     results: dict[str, list[Replay]] = {}
@@ -103,7 +106,7 @@ async def _replay(args: argparse.Namespace) -> dict[str, list[Replay]]:
             found = results[store.stem] = []
             replays = replay_all(
                 _chosen(store, args),
-                make_env=lambda id: make(id, placement=args.placement),
+                make_env=lambda id: _apart(id, args.placement, args.call_seconds),
                 concurrency=args.concurrency,
                 seconds=args.call_seconds,
             )
@@ -111,7 +114,30 @@ async def _replay(args: argparse.Namespace) -> dict[str, list[Replay]]:
                 found.append(result)
                 different = sum(replay.result == "different" for replay in found)
                 move(len(found), total, f"{different} differ" if different else "")
+            if not found:
+                _say_what_is_empty(store)
     return results
+
+
+def _apart(id: str, placement: Kind | None, seconds: float) -> Env[Any, Any]:
+    """The environment, out of this process where nobody says otherwise: one that blocks or exits does so there."""
+    import msgspec
+
+    from palaestra.envs.registry import make, spec
+
+    where = spec(id).placement
+    kind = placement or ("process" if where.kind in ("inline", "thread") else where.kind)
+    old = where.deadlines
+    phases = {name: max(seconds, getattr(old, name)) for name in ("reset", "step", "verify", "close")}
+    deadlines = msgspec.structs.replace(old, **phases)  # the shorter ones are the replay's to keep
+    return make(id, placement=msgspec.structs.replace(where, kind=kind, deadlines=deadlines))
+
+
+def _say_what_is_empty(store: Path) -> None:
+    from palaestra.trajectories.store import read_trajectories
+
+    if next(read_trajectories(store), None) is None:
+        print(f"{store}: holds no whole episode", file=sys.stderr)
 
 
 def _stores(args: argparse.Namespace) -> list[Path]:

@@ -195,10 +195,14 @@ class _Replay:
             params=record.params,
             kind=record.kind,
         )
+        started = False
         try:
-            await self.watch("start", env.start())
+            await (env.start() if _placed(env) else self.watch("start", env.start()))  # a place has its own deadline
+            started = True
             observation, info = await self.watch("reset", env.reset(seed=seed, task=task))
         except Exception as error:
+            if started and _died(env, error):
+                raise _Differs(0, f"reset: {_one_line(error)}", [], []) from error
             lacking = "" if record.params else " (the record has no parameters of its task)"
             raise _Impossible(f"the episode cannot be begun: {_one_line(error)}{lacking}") from error
         link = start_link(record.task, seed, str(observation))
@@ -222,9 +226,9 @@ class _Replay:
         try:
             step = await self.watch("step", env.step(recorded.action))
             verdict = await self._verdict(env, index)
-        except (DeadlineError, WorkerError) as error:
-            raise _Impossible(f"step {number} cannot be taken: {error}") from error
         except Exception as error:
+            if isinstance(error, DeadlineError | WorkerError) and not _died(env, error):
+                raise _Impossible(f"step {number} cannot be taken: {error}") from error
             said = f"raised {_one_line(error)}"
             raise _Differs(number, f"action {recorded.action!r} {said}", before.lines(), [said]) from error
         now = _seen(step)
@@ -285,6 +289,16 @@ def _status(recorded: str, ended: bool) -> str:
     if ended:
         return "ok"
     return "cut off" if recorded == "ok" else recorded
+
+
+def _placed(env: Env[Any, Any]) -> bool:
+    """Whether it runs outside this process, thread or event loop, with deadlines of its own."""
+    return env.spec is not None and env.spec.placement.kind != "inline"
+
+
+def _died(env: Env[Any, Any], error: Exception) -> bool:
+    """Whether the environment ended its own process, which is a way to go; a connection that breaks is none."""
+    return isinstance(error, WorkerError) and env.spec is not None and env.spec.placement.kind != "remote"
 
 
 def _one_line(error: BaseException) -> str:

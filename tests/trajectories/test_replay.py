@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,10 @@ from palaestra.agents.scripted import OracleAgent, RandomAgent, ScriptedAgent
 from palaestra.cli.main import main
 from palaestra.envs.core import Reset, Step, Verdict
 from palaestra.envs.registry import make
-from palaestra.envs.tasks import load_suite
+from palaestra.envs.tasks import Task, load_suite
 from palaestra.errors import DataError
-from palaestra.trajectories.record import Trajectory
+from palaestra.trajectories.chain import next_link, start_link
+from palaestra.trajectories.record import StepRecord, Trajectory
 from palaestra.trajectories.replay import Replay, replay, replay_all, stores_of
 from palaestra.trajectories.store import TrajectoryWriter, read_trajectories
 
@@ -275,6 +279,79 @@ def test_the_command_fails_where_nothing_can_be_replayed(tmp_path: Path, capsys:
     run = _stored(tmp_path, play(3))
     assert main(["replay", str(run)]) == 1
     assert "3 cannot be replayed: unknown environment 'test/Injected-v0'" in capsys.readouterr().out
+
+
+MODULE = """
+import os, time
+from palaestra import Env, Reset, Step, register
+
+@register("sudden/End-v0")
+class End(Env[str, str]):
+    async def reset(self, *, seed=None, task=None, options=None):
+        {reset}
+        return Reset("Go.", {{}})
+
+    async def step(self, action):
+        {step}
+        return Step("Gone.", 1.0, True, False, {{"success": True}})
+"""
+
+
+@pytest.mark.parametrize(
+    ("reset", "step", "counted", "where", "said"),
+    [
+        ("pass", "pass", "identical", None, ""),
+        ("pass", "os._exit(0)", "different", 1, "exited with code 0"),
+        ("os._exit(0)", "pass", "different", 0, "exited with code 0"),
+        ("pass", "time.sleep(30)", "impossible", None, "step 1 cannot be taken: step took longer than 1 s"),
+    ],
+)
+def test_an_environment_that_ends_the_process_or_blocks_is_a_result(
+    tmp_path: Path, reset: str, step: str, counted: str, where: int | None, said: str
+) -> None:
+    task = Task(env="sudden/End-v0", name="t", seed=0)
+    run = _stored(tmp_path, [_ended(task)])
+    (tmp_path / "sudden.py").write_text(MODULE.format(reset=reset, step=step))
+    began = time.monotonic()
+    command = [sys.executable, "-m", "palaestra", "replay", str(run), "--import", str(tmp_path / "sudden.py"), "--json"]
+    done = subprocess.run([*command, "--call-seconds", "1"], capture_output=True, text=True, timeout=60)
+    assert time.monotonic() - began < 20
+    found = json.loads(done.stdout)
+    assert (done.returncode, found[counted]) == (0 if counted == "identical" else 1, 1), done.stdout + done.stderr
+    if said:
+        [episode] = found["episodes"]
+        assert (episode["step"], said in episode["reason"]) == (where, True), episode
+
+
+def _ended(task: Task) -> Trajectory:
+    """The record of the one step of `MODULE`."""
+    link = start_link(task.name, task.seed, "Go.")
+    step = StepRecord(
+        observation="Go.",
+        action="end",
+        reward=1.0,
+        terminated=True,
+        state_hash=next_link(link, "end", "Gone.", 1.0, True, False),
+    )
+    return Trajectory(
+        id="0",
+        env=task.env,
+        task=task.name,
+        task_seed=task.seed,
+        start_hash=link,
+        success=True,
+        total_reward=1.0,
+        steps=[step],
+        final_observation="Gone.",
+    )
+
+
+@pytest.mark.parametrize("kept", [0, 10, 60])
+def test_a_file_without_a_whole_episode_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], kept: int) -> None:
+    store = _stored(tmp_path, play()) / "trajectories" / "train.ptj"
+    store.write_bytes(store.read_bytes()[:kept])
+    assert main(["replay", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"{store}: holds no whole episode\n"
 
 
 def test_a_folder_without_trajectories_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
