@@ -6,13 +6,17 @@ import argparse
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, get_args
 
+from palaestra.cli.main import INTERRUPTED, TERMINATED
 from palaestra.cli.parser import Parser, non_negative, positive
 from palaestra.envs.isolation.placement import Kind
 
 if TYPE_CHECKING:
-    from palaestra.envs.isolation.server import ServerSettings
+    from palaestra.envs.isolation.server import EnvServer, ServerSettings
 
 EXAMPLES = """  palaestra serve
   palaestra serve quiz/Capitals-v0 --import quiz.py --port 9000
@@ -76,14 +80,37 @@ async def _serve(ids: list[str], settings: ServerSettings) -> None:
     from palaestra.envs.isolation.server import EnvServer
 
     stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
-    async with EnvServer(ids, settings) as server:
-        lock = "with a token" if settings.token else "without a token"
+    with _stopping(stopped):
+        await _serve_until(stopped, EnvServer(ids, settings))
+    print("stopped; every environment is closed", flush=True)
+
+
+async def _serve_until(stopped: asyncio.Event, listening: EnvServer) -> None:
+    async with listening as server:
+        lock = "with a token" if server.settings.token else "without a token"
         count = len(server.specs)
         print(f"serving {count} environment{'s' * (count != 1)} at {server.url} {lock}; Ctrl-C ends it", flush=True)
         await stopped.wait()
-        for number in (signal.SIGINT, signal.SIGTERM):  # the second Ctrl-C does not wait
-            loop.remove_signal_handler(number)
-    print("stopped; every environment is closed", flush=True)
+
+
+@contextmanager
+def _stopping(stopped: asyncio.Event) -> Iterator[None]:
+    """Set `stopped` at the first Ctrl-C or SIGTERM; the next one ends the process, whatever the event loop does."""
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not stopped.is_set() and not told:
+            told.append(number)
+            loop.call_soon_threadsafe(stopped.set)
+            return
+        # An environment that blocks the loop may catch whatever is raised here. Workers end with this process.
+        os.write(2, b"palaestra: interrupted\n")
+        os._exit(TERMINATED if number == signal.SIGTERM else INTERRUPTED)
+
+    told: list[int] = []
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

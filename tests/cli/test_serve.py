@@ -42,6 +42,26 @@ def test_it_serves_until_it_is_told_to_stop(number: signal.Signals) -> None:
         assert len(said) == 2
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_second_signal_ends_it_though_an_environment_blocks(number: signal.Signals, code: int) -> None:
+    websocket = pytest.importorskip("websocket", reason="websocket-client is not installed")
+    with serving("test/Bad-v0", "--allow-arguments") as served:
+        client = websocket.create_connection(
+            served.url.replace("http", "ws") + "/session", timeout=20, suppress_origin=True
+        )
+        client.send(json.dumps({"type": "Open", "id": "test/Bad-v0", "kwargs": {"how": "hang", "when": "reset"}}))
+        assert json.loads(client.recv())["type"] == "Made"
+        client.send(json.dumps({"type": "ResetCall", "seed": 1}))
+        time.sleep(0.5)
+        served.process.send_signal(number)
+        with pytest.raises(subprocess.TimeoutExpired):
+            served.process.wait(0.5)
+        served.process.send_signal(number)
+        assert served.process.wait(5) == code
+        assert served.said().splitlines()[1:] == ["palaestra: interrupted"]
+        client.shutdown()
+
+
 def test_everything_that_is_registered_is_served() -> None:
     with serving() as served:
         listed = get(served, "/envs")
