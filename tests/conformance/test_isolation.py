@@ -166,12 +166,22 @@ def test_errors_cross(placement: Placement, when: str) -> None:
         run(go())
 
 
-@pytest.mark.parametrize("how", ["wrong_type", "wrong_info", "wrong_reward"])
+WRONG = {
+    "wrong_type": ".",
+    "wrong_info": ".",
+    "wrong_reward": ".",
+    "wrong_key": "an info has the key 1, a int; make it a str",
+    "no_number": "a reward is nan; make it a finite number",
+    "endless_reward": "a reward is -inf; make it a finite number",
+}
+
+
+@pytest.mark.parametrize("how", WRONG)
 def test_wrong_types_are_told(apart: Placement, how: str) -> None:
     async def go() -> None:
         async with make(spec(Bad, how=how, placement=apart)) as env:
             await env.reset(seed=0)
-            with pytest.raises(EnvError):
+            with pytest.raises(EnvError, match=WRONG[how]):
                 await env.step("a")
 
     run(go())

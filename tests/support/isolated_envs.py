@@ -187,6 +187,15 @@ class Bad(Env[Any, str]):
     def _wrong_reward(self) -> Any:
         return Step("well", "much", False, False, {})  # type: ignore[arg-type]
 
+    def _wrong_key(self) -> Any:
+        return Step("well", 0.0, False, False, {1: "one"})  # type: ignore[dict-item]
+
+    def _no_number(self) -> Any:
+        return Step("well", float("nan"), False, False, {})
+
+    def _endless_reward(self) -> Any:
+        return Step("well", float("-inf"), False, False, {})
+
     def _unserialisable(self) -> Any:
         return Step("well", 0.0, False, False, {"self": self})
 

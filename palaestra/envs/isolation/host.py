@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from typing import Any
 
@@ -52,7 +53,7 @@ class Host:
             return ResetDone(observation, _checked(info), tools)
         if isinstance(call, StepCall):
             observation, reward, terminated, truncated, info = await env.step(call.action)
-            return StepDone(observation, float(reward), bool(terminated), bool(truncated), _checked(info))
+            return StepDone(observation, _finite(reward), bool(terminated), bool(truncated), _checked(info))
         return await self._ask(env, call)
 
     async def _make(self, spec: EnvSpec) -> Made:
@@ -92,4 +93,14 @@ def failure(error: BaseException) -> Failed:
 def _checked(info: Any) -> dict[str, Any]:
     if not isinstance(info, dict):
         raise EnvError(f"an info is a {type(info).__name__}; make it a dict")
+    for key in info:
+        if not isinstance(key, str):
+            raise EnvError(f"an info has the key {key!r}, a {type(key).__name__}; make it a str")
     return info
+
+
+def _finite(reward: Any) -> float:
+    number = float(reward)
+    if not math.isfinite(number):
+        raise EnvError(f"a reward is {number}; make it a finite number")
+    return number
