@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +65,15 @@ class Offers:
         timer = asyncio.get_running_loop().call_later(self.seconds, self._expire, key)
         self._waiting[key] = env, timer
         return key
+
+    def hurry(self, keys: Iterable[str], seconds: float) -> None:
+        """Let those of `keys` that still wait do so for `seconds` more, at most."""
+        loop = asyncio.get_running_loop()
+        for key in keys:
+            env, timer = self._waiting.get(key, (None, None))
+            if env is not None and timer is not None and timer.when() > loop.time() + seconds:
+                timer.cancel()
+                self._waiting[key] = env, loop.call_later(seconds, self._expire, key)
 
     def claim(self, key: str) -> Environment | None:
         """What waits under `key`, with its place; `None` if nothing does (any more)."""

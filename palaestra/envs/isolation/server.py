@@ -176,7 +176,10 @@ class EnvServer:
         token = self.settings.token
         if token is None:
             # A web page whose own name was made to point here asks under that name.
-            name = urlsplit(f"//{request.host}").hostname or ""
+            try:
+                name = urlsplit(f"//{request.host}").hostname or ""
+            except ValueError as error:
+                return _text(400, f"the header Host makes no sense: {error}")
             return None if is_loopback(name) else _text(403, f"this server is not called {name}")
         given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
         if request.path == "/health" or hmac.compare_digest(given, f"Bearer {token}".encode()):

@@ -22,6 +22,8 @@ OPENING_SECONDS = 30.0
 """How long a client may take to open an environment, once it is connected."""
 SENDING_SECONDS = 60.0
 """How long a client may take to read an answer."""
+ORPHAN_SECONDS = 5.0
+"""How long forks wait for their clients once the session that they come from is over."""
 CLOSING_SECONDS = 5.0
 """How long a client may take to say good-bye."""
 
@@ -52,6 +54,8 @@ class Session:
         self._idle_seconds = idle_seconds
         self._host = Host()
         self._limits, self._inline = Deadlines(), True
+        self._offered: list[str] = []
+        """Keys of all forks."""
         self._busy = False
         self._active = asyncio.get_running_loop().time()
 
@@ -75,6 +79,7 @@ class Session:
             if work is not None:
                 work.cancel()
                 await asyncio.wait({work}, timeout=self._limits.close)
+            self._offers.hurry(self._offered, ORPHAN_SECONDS)
             await self._close_env()
             self.done.set()
 
@@ -160,7 +165,9 @@ class Session:
             for _ in range(n):
                 places.give_back()
             raise
-        return Forked(tuple(self._offers.add(sibling) for sibling in siblings))
+        keys = tuple(self._offers.add(sibling) for sibling in siblings)
+        self._offered += keys
+        return Forked(keys)
 
     async def _call(self, call: Call) -> Reply:
         if not self._inline:

@@ -306,6 +306,37 @@ def test_forks_are_fetched_once_by_their_keys(monkeypatch: pytest.MonkeyPatch) -
     run(go)
 
 
+def test_forks_outlive_their_session_by_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "ORPHAN_SECONDS", 0.1)
+
+    async def go() -> None:
+        async with serving(sessions=6) as (server, client):
+            socket = await opened(client, server)
+            await ask(socket, type="ResetCall", seed=0)
+            keys = (await ask(socket, type="Fork", n=5))["keys"]
+            await asyncio.sleep(0.3)
+            assert server.sessions == 6
+            claimed = await client.ws_connect(f"{server.url}/session?key={keys[0]}")
+            await socket.close()
+            await until(lambda: server.sessions == 1, seconds=5)
+            assert (await ask(claimed, type="StepCall", action="b"))["observation"] == "b"
+            await claimed.close()
+
+    run(go)
+
+
+@pytest.mark.parametrize("name", ["[::1", "[evil", "[]"])
+def test_a_host_that_makes_no_sense_is_a_bad_request(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def go() -> None:
+        async with serving() as (server, client):
+            status = (await client.get(f"{server.url}/envs", headers={"Host": name})).status
+            assert status in (400, 403)
+            assert status == 400 or name == "[]"
+
+    run(go)
+    assert not caplog.records
+
+
 def test_forks_that_nobody_fetches_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "OFFER_SECONDS", 0.1)
 
