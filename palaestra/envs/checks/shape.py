@@ -28,24 +28,29 @@ async def resetting(probe: Probe) -> None:
 
 
 async def stepping(probe: Probe) -> None:
-    """`step` returns a `Step`."""
-    await probe.episodes()
+    """`step` returns a `Step`, with an observation that can be sent; nothing else is tried with one that cannot."""
+    longest = await _longest(probe)
+    require(
+        longest <= MAX_MESSAGE_BYTES,
+        f"an observation has {longest / 2**20:.1f} MiB; no message may be over {MAX_MESSAGE_BYTES >> 20} MiB",
+    )
 
 
 async def observing(probe: Probe) -> None:
     """Observations are text or chat messages, of a length that an agent can read."""
-    longest = 0
     for episode in await probe.episodes():
         for seen in episode.observations:
             require(
                 isinstance(seen, str) or _is_messages(seen),
                 f"an observation is a {type(seen).__name__}; make it a str, or a list of messages with a role",
             )
-            longest = max(longest, _size(seen))
-    said = f"an observation has {longest / 2**20:.1f} MiB"
-    require(longest <= MAX_MESSAGE_BYTES, f"{said}; no message may be over {MAX_MESSAGE_BYTES >> 20} MiB")
-    if longest > LONG_BYTES:
-        raise Odd(f"{said}, and every one is kept in the record of its episode; shorten it")
+    if (longest := await _longest(probe)) > LONG_BYTES:
+        raise Odd(f"an observation has {longest / 2**20:.1f} MiB, and records of episodes keep every one; shorten it")
+
+
+async def _longest(probe: Probe) -> int:
+    """Bytes of the longest observation."""
+    return max(_size(seen) for episode in await probe.episodes() for seen in episode.observations)
 
 
 def _size(seen: Any) -> int:

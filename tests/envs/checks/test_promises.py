@@ -163,14 +163,17 @@ def test_what_an_import_sets_is_no_affair_of_an_instance() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mebibytes", "outcome", "reason"),
-    [(4, "warn", "an observation has 4.0 MiB, and every one"), (64, "fail", "no message may be over 64 MiB")],
+    ("mebibytes", "check", "outcome", "reason"),
+    [
+        (4, "observations are text", "warn", "an observation has 4.0 MiB, and records of episodes"),
+        (64, "step", "fail", "no message may be over 64 MiB"),
+    ],
 )
-def test_observations_have_a_length(mebibytes: int, outcome: str, reason: str) -> None:
+def test_observations_have_a_length(mebibytes: int, check: str, outcome: str, reason: str) -> None:
     spec = EnvSpec(id="odd/Long-v0", entry_point="support.odd_envs:Long", kwargs={"mebibytes": mebibytes})
     probe = Probe(lambda: make(spec), spec, (0,), 1, any_command, Watch(Limits()))
-    check = asyncio.run(_run("observations are text", CHECKS["observations are text"], probe))
-    assert (check.outcome, reason in check.reason) == (outcome, True), check.reason
+    found = asyncio.run(_run(check, CHECKS[check], probe))
+    assert (found.outcome, reason in found.reason) == (outcome, True), found.reason
 
 
 def test_temporary_files_have_a_folder_of_their_own() -> None:
