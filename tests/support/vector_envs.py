@@ -102,6 +102,8 @@ class Trouble(gymnasium.Env[Any, Any]):
         super().reset(seed=seed)
         if (options or {}).get("at") == "reset":
             raise ValueError("no such task")
+        if (options or {}).get("at") == "fork":
+            os.fork()
         return np.zeros(2, np.float32), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

@@ -86,8 +86,7 @@ class Crew:
 
         Raises:
             DeadlineError: it did not answer in time, and was ended.
-            WorkerError: it is gone.
-            DataError: what it says is no answer; it was ended.
+            WorkerError: it is gone, or was ended because what it says is no answer.
         """
         try:
             packed = self.line.receive(until)
@@ -103,9 +102,9 @@ class Crew:
             return None
         try:
             return decode_answer(packed)
-        except DataError:
+        except DataError as error:
             self.end()
-            raise
+            raise WorkerError(f"{self._blame(now)}: {error}; {self._ended}") from error
 
     def _blame(self, now: Callable[[], int] | None) -> str:
         number = -1 if now is None else now()

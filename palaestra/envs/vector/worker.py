@@ -37,6 +37,8 @@ from palaestra.errors import EnvError
 def serve(near: socket.socket) -> None:
     """Make the environments that the first order tells of, and obey until the other end closes."""
     line = Line(near)
+    # A process that an environment forks off comes back here too, and would answer a second time.
+    os.register_at_fork(after_in_child=near.close)
     order = decode_order(line.receive())
     assert isinstance(order, Make)
     worker = _Worker(order)

@@ -190,6 +190,24 @@ def test_an_environment_that_cannot_be_reset_is_named(trouble: PoolVectorEnv) ->
     trouble.reset()
 
 
+def test_an_environment_that_forks_its_process_is_answered_for_once(trouble: PoolVectorEnv) -> None:
+    for _ in range(3):
+        trouble.reset(options={"at": "fork"})
+        time.sleep(0.1)
+        assert trouble.step(act())[1].tolist() == [0.0] * 4
+
+
+def test_what_is_no_answer_costs_the_worker(trouble: PoolVectorEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = pids_of(trouble)
+    with monkeypatch.context() as patch:
+        patch.setattr(trouble._crews[1].line, "receive", lambda until: b"\xc1")
+        with pytest.raises(WorkerError, match="the worker of environments 2 to 3 is gone until the next reset"):
+            trouble.step(act())
+    trouble.reset()
+    trouble.step(act())
+    assert [old == new for old, new in zip(before, pids_of(trouble), strict=True)] == [True, False]
+
+
 @pytest.mark.parametrize("at", ["close", "hang"])
 def test_closing_never_fails(at: str) -> None:
     envs = PoolVectorEnv(Trouble, 2, workers=2, placement=BRIEF, at=at)
