@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -162,6 +164,7 @@ class IsolatedEnv(Env[Any, Any]):
             self._end()
 
     async def _open(self) -> Channel:
+        _assert_importable(self._spec)
         opening = open_channel(self._spec)
         if self._spec.placement.kind == "interpreter":
             return await opening  # building it may take minutes, once; it watches its own steps
@@ -262,6 +265,17 @@ class IsolatedEnv(Env[Any, Any]):
 
     def __repr__(self) -> str:
         return f"IsolatedEnv({self._spec.id}, {self._spec.placement.kind})"
+
+
+def _assert_importable(spec: EnvSpec) -> None:
+    """Refuse what was typed in, for a process that would have to import it."""
+    if spec.placement.kind not in ("process", "interpreter") or not spec.entry_point.startswith("__main__:"):
+        return
+    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    if file is None or not os.path.isfile(file):
+        raise EnvError(
+            f"a worker process cannot import {spec.entry_point!r}, which is in no file; move the class to a module"
+        )
 
 
 def _rebuilt(failed: Failed) -> EnvError:

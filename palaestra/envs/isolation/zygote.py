@@ -200,7 +200,7 @@ class _Server:
         try:
             program = subprocess.Popen(
                 [self.python, "-P", "-c", _BOOT, str(far.fileno()), *(entry or os.getcwd() for entry in path)],
-                env={**_DEFAULTS, **_HEAP, **os.environ, **self.environ},
+                env={**_DEFAULTS, **_HEAP, **_own_environ(), **self.environ},
                 pass_fds=[far.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -228,7 +228,7 @@ class _Server:
         main = getattr(sys.modules.get("__main__"), "__file__", None)
         setup = Setup(
             path=path,
-            environ={**_DEFAULTS, **os.environ, **self.environ},
+            environ={**_DEFAULTS, **_own_environ(), **self.environ},
             files=_plain_files() if path is not None else {},
             main=os.path.abspath(main) if main else None,
         )
@@ -313,6 +313,11 @@ def _server(python: str, environ: dict[str, str]) -> _Server:
     if server is None or server.dead:
         server = _SERVERS[key] = _Server(python, environ)
     return server
+
+
+def _own_environ() -> dict[str, str]:
+    """This process's environment variables, but for the token of its servers: that is none of an environment's."""
+    return {key: value for key, value in os.environ.items() if key != "PALAESTRA_TOKEN"}
 
 
 def _plain_files() -> dict[str, str]:
