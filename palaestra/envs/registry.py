@@ -18,7 +18,7 @@ from typing import Any, TypeVar, overload
 import msgspec
 
 from palaestra.envs.core import Env
-from palaestra.envs.isolation.placement import Kind, Placement, foreign
+from palaestra.envs.isolation.placement import Kind, Placement, check_limits, foreign, placed
 from palaestra.envs.wrappers import OrderEnforcing, TimeLimit, WrapperSpec
 from palaestra.errors import DataError, EnvError, PalaestraError, UnknownNameError
 
@@ -136,7 +136,7 @@ def register(
         The spec, or the decorator, which returns what it decorates.
 
     Raises:
-        EnvError: `id` is malformed, or taken by another entry point.
+        EnvError: `id` is malformed, or taken by another entry point, or its placement cannot keep its own limits.
     """
     if not _ID.fullmatch(id):
         raise EnvError(f"{id!r} is not an environment id; write namespace/Name-vN, as in quiz/Capitals-v0")
@@ -212,7 +212,7 @@ def make(
     Args:
         id: a registered id, or a spec (of JSON, for example), which need not be registered here.
         max_episode_steps: instead of the spec's.
-        placement: instead of the spec's, or just another kind.
+        placement: instead of the spec's, or just another kind (the spec's limits that it cannot keep fall away).
         **kwargs: override the spec's keyword arguments, one by one.
 
     Returns:
@@ -246,7 +246,10 @@ def make(
 
 
 def _placement(where: Placement | Kind, otherwise: Placement = Placement()) -> Placement:
-    return where if isinstance(where, Placement) else msgspec.structs.replace(otherwise, kind=where)
+    if not isinstance(where, Placement):
+        return placed(where, otherwise)
+    check_limits(where)
+    return where
 
 
 def _make_inner(spec: EnvSpec) -> Env[Any, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
+
+from palaestra.errors import EnvError
 
 Kind = Literal["inline", "thread", "process", "interpreter", "remote"]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -39,10 +41,10 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     kind: Kind = "inline"
     concurrency: Count | None = None
-    """Most instances at once in this process; more wait for a place in `start`. `None` for no limit."""
+    """Most instances at once in this process, not of `inline`; more wait for a place in `start`. `None` for no limit."""
     deadlines: Deadlines = Deadlines()
     memory_bytes: Count | None = None
-    """Most resident memory of a worker and its descendants, in bytes; a worker above it is killed."""
+    """Most resident memory of a worker process and its descendants, in bytes; a worker above it is killed."""
     warm: int = 0
     """Idle worker processes that are kept ready once the first was needed."""
     reuse: Count = 64
@@ -55,6 +57,35 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Of `interpreter`: path of an existing interpreter to use as it is, or, with `requirements`, to build on."""
     url: str = ""
     """Of `remote`: `http://host:port`. The token, where one is asked for, is in `PALAESTRA_TOKEN`."""
+
+
+def placed(kind: Kind, otherwise: Placement = Placement()) -> Placement:
+    """`otherwise` with another kind, without the limits that this kind cannot keep."""
+    kept = dict.fromkeys(_unkept(msgspec.structs.replace(otherwise, kind=kind)))
+    return msgspec.structs.replace(otherwise, kind=kind, **kept)
+
+
+def check_limits(placement: Placement) -> None:
+    """Refuse limits that nobody would keep.
+
+    Raises:
+        EnvError: `memory_bytes` where there is no worker process, or `concurrency` inline.
+    """
+    for name in _unkept(placement):
+        kinds = ", ".join(kind for kind in get_args(Kind) if kind in _KEEPERS[name])
+        raise EnvError(f"placement kind {placement.kind!r} cannot keep {name}; leave it out, or use one of {kinds}")
+
+
+_KEEPERS: dict[str, tuple[Kind, ...]] = {
+    "concurrency": ("thread", "process", "interpreter", "remote"),
+    "memory_bytes": ("process", "interpreter"),
+}
+
+
+def _unkept(placement: Placement) -> list[str]:
+    return [
+        name for name, kinds in _KEEPERS.items() if getattr(placement, name) is not None and placement.kind not in kinds
+    ]
 
 
 def foreign(package: str, *requirements: str) -> Placement:

@@ -93,7 +93,7 @@ Result = Made | ResetDone | StepDone | Value | Failed
 
 
 def encode(message: Any) -> bytes:
-    """A message as msgpack. NumPy numbers become plain ones and arrays lists.
+    """A message as msgpack. NumPy numbers become plain ones; arrays, tuples and sets become lists.
 
     Raises:
         EnvError: it holds what no message can carry, or is too large.

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.isolated_envs import Bad, Ledger, spec
 
-from palaestra.envs.isolation.placement import Deadlines, Placement
+from palaestra.envs.isolation.placement import Deadlines, Placement, placed
 from palaestra.envs.isolation.queueing import Places, places
-from palaestra.envs.registry import make
+from palaestra.envs.registry import make, register
 from palaestra.errors import DeadlineError, EnvError, WorkerError
 
 KINDS = pytest.mark.parametrize("kind", ["thread", "process"])
@@ -118,6 +118,22 @@ def test_another_number_for_the_same_id_is_refused_while_it_matters() -> None:
         await other.close()
 
     run(go())
+
+
+def test_limits_that_nobody_would_keep_are_refused() -> None:
+    for kind, limits in {
+        "inline": {"concurrency": 1},
+        "thread": {"memory_bytes": 1},
+        "remote": {"memory_bytes": 1},
+    }.items():
+        placement = Placement(kind=kind, **limits)  # type: ignore[arg-type]
+        with pytest.raises(EnvError, match=f"{kind!r} cannot keep {next(iter(limits))}; leave it out, or use one of"):
+            make("alfworld/Household-v0", placement=placement)
+        with pytest.raises(EnvError, match="cannot keep"):
+            register("t/Limited-v0", Ledger, placement=placement)
+    kept = Placement(kind="process", memory_bytes=10**9, concurrency=2)
+    assert placed("thread", kept) == Placement(kind="thread", concurrency=2)
+    assert placed("inline", kept) == Placement()
 
 
 def test_closed_loops_are_forgotten() -> None:
