@@ -41,7 +41,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     kind: Kind = "inline"
     concurrency: Count | None = None
-    """Most instances at once in this process, not of `inline`; more wait for a place in `start`. `None` for no limit."""
+    """Most instances at once in this process (not inline); more wait for a place in `start`. `None` for no limit."""
     deadlines: Deadlines = Deadlines()
     memory_bytes: Count | None = None
     """Most resident memory of a worker process and its descendants, in bytes; a worker above it is killed."""
