@@ -102,8 +102,9 @@ class Trouble(gymnasium.Env[Any, Any]):
         super().reset(seed=seed)
         if (options or {}).get("at") == "reset":
             raise ValueError("no such task")
-        if (options or {}).get("at") == "fork":
-            os.fork()
+        if (options or {}).get("at") == "fork" and os.fork() == 0:
+            time.sleep(0.05)
+            return np.ones(2, np.float32), {}  # of a process that has no say
         return np.zeros(2, np.float32), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

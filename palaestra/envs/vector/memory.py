@@ -42,6 +42,11 @@ class Memory:
         self.terminated = np.ndarray(count, np.bool_, self._map, start)
         self.truncated = np.ndarray(count, np.bool_, self._map, start + count)
 
+    def keep_from_forks(self) -> None:
+        """A process that this one forks has no part in the memory: were it to come back to its steps, it would end."""
+        if hasattr(mmap, "MADV_DONTFORK"):
+            self._map.madvise(mmap.MADV_DONTFORK)
+
     def close(self) -> None:
         """Let the mapping go, as soon as nobody holds an array of it any more."""
         self.__dict__.clear()

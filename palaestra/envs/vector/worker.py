@@ -78,6 +78,7 @@ class _Worker:
     def share(self, file: int) -> bytes:
         order = self.order
         memory = Memory(file, self.envs[0].observation_space, self.envs[0].action_space, order.total, order.workers)
+        memory.keep_from_forks()
         os.close(file)
         self.actions, self.observations = memory.actions, memory.observations
         self.batched = batch_space(self.envs[0].action_space, len(self.envs))
