@@ -12,6 +12,7 @@ from palaestra.training.algorithm import Filter
 from palaestra.training.batch import Batch
 from palaestra.training.numbering import number
 from palaestra.training.registry import Registered
+from palaestra.training.spread import WidestGroups
 
 EQUAL = 1e-6
 """Rewards this close are the same; more of a difference comes from what was played, not from rounding."""
@@ -36,6 +37,11 @@ FILTERS: dict[str, Registered[Callable[[], Filter]]] = {
         UniformGroups,
         "groups that say nothing dilute the update (dynamic sampling, one round)",
         "Yu et al. 2025, arXiv 2503.14476",
-    )
+    ),
+    "widest_groups": Registered(
+        WidestGroups,
+        "groups whose episodes ended nearly alike say little: the 75 % whose returns differ most stay",
+        "Qin et al. 2025, arXiv 2509.22601",
+    ),
 }
 """Add an entry to make a filter available in `algorithm.filters`."""

@@ -47,8 +47,8 @@ def assert_same(actual: Any, expected: Any, tolerance: float, path: str) -> None
         assert len(actual) == len(expected), path
         for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
             assert_same(a, e, tolerance, f"{path}[{i}]")
-    elif isinstance(expected, bool):
-        assert actual is expected, path
+    elif isinstance(expected, bool | str):
+        assert (type(actual), actual) == (type(expected), expected), path
     else:
         assert float(actual) == pytest.approx(expected, rel=0, abs=tolerance), path
 
