@@ -77,10 +77,12 @@ def clip_cov(
     clip_low: float = 0.2,
     clip_high: float = 0.28,
     dual_clip: float | None = None,
-    moments: Covariance | None = None,
 ) -> CovarianceLoss:
     """The clipped surrogate, times 0 on tokens picked at random among those with `low < covariance < high` that the
     ratio does not clip already. Denominators are to count them all the same.
+
+    Means and picks are those of the tokens given. Where they are too many for one pass, `picked` of a pass over all of
+    them without gradient says what to take from `surrogate` in each part.
 
     Args:
         logprob: [B, T], under the current policy.
@@ -94,11 +96,10 @@ def clip_cov(
         clip_low: as in `surrogate`, as are the next two.
         clip_high: see `clip_low`.
         dual_clip: `None` for replayed trajectories, whose advantages are positive.
-        moments: covariances of these tokens as part of a larger batch; default, these tokens are the batch.
     """
     plain = surrogate(logprob, old, advantage, mask, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip)
     inside = mask.bool()
-    value = (moments or covariance(advantage, logprob, mask)).value
+    value = covariance(advantage, logprob, mask).value
     eligible = inside & ~plain.clipped & (value > low) & (value < high)
     picked = pick(eligible, int(inside.sum()), rate, generator)
     return CovarianceLoss(torch.where(picked, 0, plain.loss), picked, eligible, plain.clipped)
