@@ -179,7 +179,7 @@ class AlgorithmConfig(Config, frozen=True, kw_only=True):
     """How the policy loss of tokens becomes one number; `seq-mean-token-mean` by default."""
     filters: tuple[str, ...] = own(())
     """Entries of `palaestra.training.filters.FILTERS`; `uniform_groups` leaves out groups that all got the same reward,
-    denominators included."""
+    `widest_groups` all but the three quarters whose returns differ most; denominators included."""
     shapers: tuple[str, ...] = own(())
     """Entries of `palaestra.training.algorithms.SHAPERS`, applied in this order; their settings are under
     `settings.NAME`: `empg` and `aepo`."""
