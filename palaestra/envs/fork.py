@@ -16,14 +16,13 @@ async def fork(env: Env[Any, Any], n: int = 1) -> list[Env[Any, Any]]:
     """See `Env.fork`: by snapshot where `env` has them, else by replay."""
     if n < 0:
         raise EnvError(f"cannot fork {n} times")
+    if not isinstance(env, SupportsSnapshot):
+        return await fork_by_replay(env, n)
     siblings = [_another(env) for _ in range(n)]
     try:
-        if isinstance(env, SupportsSnapshot):
-            state = await env.snapshot()
-            for sibling in siblings:
-                await sibling.restore(state)  # type: ignore[attr-defined]  # of the same class
-        else:
-            await _replay_all(siblings, history_of(env))
+        state = await env.snapshot()
+        for sibling in siblings:
+            await sibling.restore(state)  # type: ignore[attr-defined]  # of the same class
     except BaseException:
         await close_all(siblings)
         raise

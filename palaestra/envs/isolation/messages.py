@@ -19,10 +19,10 @@ from palaestra.envs.isolation.protocol import (
     StepCall,
     StepDone,
     Value,
+    decoded,
     encode,
     encode_json,
 )
-from palaestra.errors import DataError
 
 DEFAULT_PORT = 8642
 TOKEN_VARIABLE = "PALAESTRA_TOKEN"
@@ -69,10 +69,10 @@ def decode_request(frame: bytes | str) -> Request:
     Raises:
         DataError: it is none.
     """
-    try:
-        return _JSON_REQUESTS.decode(frame) if isinstance(frame, str) else _REQUESTS.decode(frame)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        raise DataError(f"not a request to an environment server: {error}") from error
+    otherwise = "not a request to an environment server"
+    if isinstance(frame, str):
+        return decoded(_JSON_REQUESTS.decode, frame, otherwise)
+    return decoded(_REQUESTS.decode, frame, otherwise)
 
 
 def encode_reply(reply: Reply, *, as_json: bool) -> bytes | str:
@@ -90,7 +90,4 @@ def decode_reply(frame: bytes) -> Reply:
     Raises:
         DataError: it is none.
     """
-    try:
-        return _REPLIES.decode(frame)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise DataError(f"what came is no answer of an environment server: {error}") from error
+    return decoded(_REPLIES.decode, frame, "what came is no answer of an environment server")

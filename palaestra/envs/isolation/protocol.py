@@ -6,13 +6,16 @@ Nothing is ever unpickled. Both sides trust neither the shape nor the size of wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from palaestra.envs.registry import EnvSpec
 from palaestra.envs.tasks import Task
 from palaestra.errors import DataError, EnvError
+
+T = TypeVar("T")
+M = TypeVar("M")
 
 MAX_MESSAGE_BYTES = 64 * 2**20
 """Largest message either side accepts."""
@@ -120,32 +123,16 @@ def _encoded(encoder: Callable[..., bytes], message: Any) -> bytes:
     return packed
 
 
-_CALLS: msgspec.msgpack.Decoder[Call] = msgspec.msgpack.Decoder(Call)
-_RESULTS: msgspec.msgpack.Decoder[Result] = msgspec.msgpack.Decoder(Result)
-
-
-def decode_call(packed: bytes | memoryview) -> Call:
-    """The call that `encode` packed.
+def decoded(decode: Callable[[T], M], packed: T, otherwise: str) -> M:
+    """What `decode` makes of a message that came from outside.
 
     Raises:
-        DataError: it is none.
+        DataError: nothing; it begins with `otherwise`.
     """
     try:
-        return _CALLS.decode(packed)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise DataError(f"not a call to an environment: {error}") from error
-
-
-def decode_result(packed: bytes | memoryview) -> Result:
-    """The result that `encode` packed.
-
-    Raises:
-        DataError: it is none.
-    """
-    try:
-        return _RESULTS.decode(packed)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise DataError(f"an environment answered what is no answer: {error}") from error
+        return decode(packed)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        raise DataError(f"{otherwise}: {error}") from error
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from palaestra.envs.isolation.protocol import MAX_MESSAGE_BYTES, Call, Result, encode
+from palaestra.envs.isolation.protocol import MAX_MESSAGE_BYTES, Call, Result, decoded, encode
 from palaestra.errors import DataError
 
 CHUNK = 1 << 16
@@ -72,10 +72,7 @@ def decode_order(packed: bytes) -> Order:
     Raises:
         DataError: it is no order.
     """
-    try:
-        return _ORDERS.decode(packed)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise DataError(f"not a call to a worker: {error}") from error
+    return decoded(_ORDERS.decode, packed, "not a call to a worker")
 
 
 def decode_reply(packed: bytes) -> Reply:
@@ -84,10 +81,7 @@ def decode_reply(packed: bytes) -> Reply:
     Raises:
         DataError: it is no answer.
     """
-    try:
-        return _REPLIES.decode(packed)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise DataError(f"a worker answered what is no answer: {error}") from error
+    return decoded(_REPLIES.decode, packed, "a worker answered what is no answer")
 
 
 class Frames:
