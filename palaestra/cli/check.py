@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, get_args
 
 from palaestra.cli.parser import Parser, UsageError, positive, seconds
 from palaestra.envs.isolation.placement import Kind
+from palaestra.interrupts import cancelling
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -84,7 +85,8 @@ def _check_one(spec: EnvSpec, args: argparse.Namespace, progress: Callable[[str,
         if args.all:
             missing = f"an interpreter of its own; to build it: palaestra check {spec.id}"
             return Report(env=spec.id, placement=where, missing=missing)
-        asyncio.run(build_interpreter(spec))
+        with cancelling():
+            asyncio.run(build_interpreter(spec))
     return supervised(
         spec,
         modules=[Path(name).stem if name.endswith(".py") else name for name in args.imports],

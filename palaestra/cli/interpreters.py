@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from palaestra.cli.parser import Parser
 from palaestra.errors import UnknownNameError
+from palaestra.interrupts import cancelling
 
 if TYPE_CHECKING:
     from palaestra.envs.isolation.venvs import Venv
@@ -39,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
     rows = [_row(venv) for venv in chosen]
     if args.remove:
         for venv in chosen:
-            asyncio.run(venv.remove())
+            with cancelling():
+                asyncio.run(venv.remove())
     if args.json:
         print(json.dumps(rows))
         return 0

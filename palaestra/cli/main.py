@@ -15,6 +15,7 @@ from types import FrameType, ModuleType
 from typing import TYPE_CHECKING
 
 from palaestra.errors import ConfigError, PalaestraError, UnknownNameError
+from palaestra.interrupts import interrupting_after_imports
 
 if TYPE_CHECKING:
     from palaestra.cli.parser import Parser
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     signals: list[int] = []
     try:
-        with _terminable(signals), _short_warnings():
+        with _terminable(signals), _short_warnings(), interrupting_after_imports():
             return _dispatch(arguments)
     except PalaestraError as error:
         return _complain(str(error), ERROR)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from palaestra.envs.core import Env, Reset, Step
 from palaestra.errors import DeadlineError, EnvError
+from palaestra.interrupts import cancelling
 
 T = TypeVar("T")
 
@@ -196,7 +197,10 @@ def run_to_the_end(main: Coroutine[Any, Any, T], *, cancellable: bool = False) -
     """
     runner = asyncio.Runner()
     try:
-        return runner.run(main) if cancellable else runner.get_loop().run_until_complete(main)
+        if not cancellable:
+            return runner.get_loop().run_until_complete(main)
+        with cancelling():
+            return runner.run(main)
     finally:
         # Never `Runner.close`: that waits for every task.
         try:
