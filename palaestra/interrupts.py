@@ -23,7 +23,7 @@ _PAUSE = 0.02
 def interrupting_after_imports() -> Iterator[None]:
     """Let Ctrl-C raise `KeyboardInterrupt` as ever, but not in the middle of an import.
 
-    Outside the main thread, and where Python's own handler is not in place, as where Ctrl-C is ignored, nothing changes.
+    Outside the main thread, or where Python's own handler is not in place (Ctrl-C is ignored), nothing changes.
     """
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
