@@ -63,3 +63,17 @@ class SupportsIdentity(Protocol):
     @property
     def identity(self) -> Mapping[str, Any]:
         """Weights and settings: JSON-shaped values by what they are called."""
+
+
+@runtime_checkable
+class SupportsFork(Protocol):
+    """An agent whose conversations can go on in two ways."""
+
+    def fork(self, session: Any, *, seed: int, env: Env[Any, Any] | None = None) -> Session:
+        """A session of its own that remembers what `session` did before its last `act`, as if that had not happened.
+
+        Args:
+            session: one of this agent's, in the middle of an episode; it goes on as if nothing had happened.
+            seed: of all that the new one draws.
+            env: its environment, for agents that may look inside.
+        """

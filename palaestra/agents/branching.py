@@ -1,5 +1,5 @@
 """How AEPO (Dong et al., arXiv 2510.14545) shares a budget of rollouts out: how many begin at the prompt, and after
-which tool results an episode branches. Pure functions of entropies measured while sampling; nothing here plays.
+which tool results an episode branches. Pure functions of entropies measured while sampling; `tree` plays by them.
 
 A *segment* is what the model says between two tool results. `m` of a task's `k` rollouts begin at the prompt, and the
 rest are branches: more of them where the tools' answers leave the model less certain than the question did.
@@ -13,6 +13,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 Decision = Literal["bernoulli", "paper", "code"]
+Rounding = Literal["code", "nearest"]
+
+
+def measured_entropy(entropies: Sequence[float], positions: int = 20) -> float:
+    """Equation (1) where the engine reports the entropy of the whole distribution: the mean over the first tokens, in
+    nats; 0 for an empty segment."""
+    first = entropies[:positions]
+    return math.fsum(first) / len(first) if first else 0.0
 
 
 def segment_entropy(topk_logprobs: Sequence[Sequence[float]], *, positions: int = 20, tail: bool = False) -> float:
@@ -59,7 +67,7 @@ def split_budget(
     tools: Sequence[float],
     *,
     beta: float = 0.5,
-    rounding: Literal["code", "nearest"] = "code",
+    rounding: Rounding = "code",
 ) -> Split:
     """Equations (2), (4) and (5), from one finished episode.
 

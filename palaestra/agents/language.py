@@ -58,6 +58,10 @@ class LanguageAgent:
         """Begin a conversation."""
         return LanguageSession(self, seed)
 
+    def fork(self, session: LanguageSession, *, seed: int, env: Env[Any, Any] | None = None) -> LanguageSession:
+        """A conversation that begins like `session`, up to the answer before its last."""
+        return session.fork(seed)
+
     @property
     def identity(self) -> dict[str, Any]:
         """What decides, with the seed, which tokens are sampled."""
@@ -94,6 +98,8 @@ class LanguageSession:
         self._turns: list[Turn] = []
         self._expected: list[int] | None = None
         """What the next prompt begins with if it extends the last one."""
+        self._before: tuple[int, list[int] | None] = (0, None)
+        """Number of nodes, and `_expected`, before the last `act`."""
         if prefix := agent.chat.system(agent.system):
             self.nodes.append(Node(ids=prefix, role="system"))
         self._prefix = range(len(self.nodes))
@@ -101,6 +107,7 @@ class LanguageSession:
     async def act(self, observation: str, info: Info) -> Decision:
         """Show the observation to the model and read its answer as an action."""
         agent = self.agent
+        self._before = len(self.nodes), self._expected
         self._close_turn()
         self._open_turn(observation)
         prompt = agent.context.select(self._prefix, self._turns)
@@ -114,6 +121,14 @@ class LanguageSession:
         return Decision(
             text=parsed.text, error=parsed.error, completion=index, prompt=self._record_prompt(prompt, index)
         )
+
+    def fork(self, seed: int) -> LanguageSession:
+        """The conversation as it was before the last `act`, to be gone on with by other draws. Nodes are shared, as
+        nothing changes them."""
+        other = LanguageSession(self.agent, seed)
+        count, other._expected = self._before
+        other.nodes, other._turns = self.nodes[:count], self._turns[:-1]
+        return other
 
     async def close(self) -> None:
         """Let the engine forget the conversation."""

@@ -9,63 +9,19 @@ blocks the whole thread needs a process of its own.
 from __future__ import annotations
 
 import asyncio
-import math
-import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
-import msgspec
+from palaestra.agents.agent import Agent
+from palaestra.agents.attempt import Attempt, together
+from palaestra.agents.episode import EnvMaker, Episode, RolloutLimits
+from palaestra.agents.planner import Planner, Setting
+from palaestra.envs.isolation.queueing import Places
+from palaestra.envs.registry import spec
+from palaestra.errors import PalaestraError
+from palaestra.trajectories.record import Trajectory
 
-from palaestra.agents.agent import Agent, Decision, Session
-from palaestra.envs.core import Env, Info, Step, SupportsVerify, Verdict
-from palaestra.envs.ending import is_meant, told
-from palaestra.envs.tasks import Task
-from palaestra.errors import DeadlineError, EnvError, PalaestraError
-from palaestra.seeds import derive_seed
-from palaestra.trajectories.chain import next_link, start_link
-from palaestra.trajectories.record import Status, StepRecord, Trajectory
-
-T = TypeVar("T")
-
-ABANDON_SECONDS = 5.0
-"""How long code may go on after its cancellation before its episode ends without it."""
-
-EnvMaker = Callable[[str], Env[Any, Any]]
-"""Makes an environment from its id: `palaestra.envs.registry.make`, for example."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Episode:
-    """One episode to play."""
-
-    task: Task
-    """What to solve; the environment is reset with the task and the task's seed."""
-    id: str
-    """Unique in its run. What the agent draws depends on `seed` and `id`."""
-    group: str = ""
-    """Name of the group: episodes that begin in the same state and are compared with each other."""
-    seed: int = 0
-    """Seed of what the agent draws; the same for a whole run, group or episode, as `id` tells them apart."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RolloutLimits:
-    """How long and how often."""
-
-    max_turns: int = 50
-    """Actions of one episode; after the last its record says `truncated`."""
-    concurrency: int = 256
-    """Episodes played at the same time."""
-    retries: int = 1
-    """How often a failed episode is started again."""
-    start_seconds: float = math.inf
-    """Wait for a free place and start the environment; what is placed elsewhere has deadlines of its own."""
-    reset_seconds: float = 120.0
-    act_seconds: float = 600.0
-    step_seconds: float = 120.0
-    verify_seconds: float = 600.0
-    close_seconds: float = 20.0
+__all__ = ["EnvMaker", "Episode", "RolloutLimits", "play", "rollout"]
 
 
 async def rollout(
@@ -74,6 +30,7 @@ async def rollout(
     make_env: EnvMaker,
     limits: RolloutLimits | None = None,
     *,
+    planner: Planner | None = None,
     on_done: Callable[[Trajectory], None] | None = None,
 ) -> list[Trajectory]:
     """Play all episodes.
@@ -83,16 +40,21 @@ async def rollout(
         agent: who plays; one session an attempt.
         make_env: makes a fresh environment for each attempt.
         limits: `RolloutLimits()` if not given.
+        planner: plays each group as a whole; `None` plays every episode from its beginning, by itself.
         on_done: called with each trajectory as soon as it is final, in the order of completion.
 
     Returns:
         One trajectory per episode, in the order of `episodes`.
 
     Raises:
+        ConfigError: the planner cannot play with this agent; nothing was played.
         CancelledError, KeyboardInterrupt: after all environments and sessions are closed.
         Exception: only what `on_done` raised, after the same.
     """
     limits = limits or RolloutLimits()
+    if planner is not None:
+        planner.check(agent)
+        return await _by_group(episodes, agent, make_env, limits, planner, on_done)
     results: list[Trajectory | None] = [None] * len(episodes)
     queue = iter(range(len(episodes)))
 
@@ -103,211 +65,63 @@ async def rollout(
                 on_done(trajectory)
             await asyncio.sleep(0)  # environments and agents that never wait would keep the loop from everybody else
 
-    workers = [asyncio.create_task(work()) for _ in range(min(max(limits.concurrency, 1), len(episodes)))]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+    await together([work() for _ in range(min(max(limits.concurrency, 1), len(episodes)))])
     return [trajectory for trajectory in results if trajectory is not None]
 
 
 async def play(episode: Episode, agent: Agent, make_env: EnvMaker, limits: RolloutLimits) -> Trajectory:
     """Play one episode, again from the start where it fails, and return the last attempt's record."""
-    for attempt in range(limits.retries + 1):
-        trajectory = await _Attempt(episode, agent, make_env, limits, attempt).supervised()
-        if trajectory.status not in ("error", "timeout"):
+    for number in range(limits.retries + 1):
+        attempt = Attempt(episode, agent, make_env, limits, number)
+        trajectory = await attempt.played()
+        if not attempt.failed:
             break
     return trajectory
 
 
-class _Attempt:
-    """One try at an episode: the environment, the session and the record that grows."""
+async def _by_group(
+    episodes: Sequence[Episode],
+    agent: Agent,
+    make_env: EnvMaker,
+    limits: RolloutLimits,
+    planner: Planner,
+    on_done: Callable[[Trajectory], None] | None,
+) -> list[Trajectory]:
+    """Play group by group, as many at once as have places for all of their episodes.
 
-    def __init__(self, episode: Episode, agent: Agent, make_env: EnvMaker, limits: RolloutLimits, attempt: int) -> None:
-        self.episode, self.agent, self.make_env, self.limits = episode, agent, make_env, limits
-        self.env: Env[Any, Any] | None = None
-        self.session: Session | None = None
-        self.overrun: asyncio.Future[str]
-        """What took too long and cannot be ended, once something does."""
-        task = episode.task
-        self.record = Trajectory(
-            id=episode.id,
-            env=task.env,
-            task=task.name,
-            params=task.params,
-            task_seed=task.seed,
-            split=task.split,
-            kind=task.kind,
-            group=episode.group,
-            seed=episode.seed,
-            agent=agent.name,
-            attempt=attempt,
-        )
+    A group takes all its places before it begins: two that wait for each other's would wait for ever.
+    """
+    groups = list(_groups(episodes))
+    places = Places(min([max(limits.concurrency, 1), *_most({e.task.env for e in episodes})]))
+    results: list[Trajectory | None] = [None] * len(episodes)
 
-    async def supervised(self) -> Trajectory:
-        """`run`, left to itself where code that was cancelled goes on for `ABANDON_SECONDS` all the same."""
-        self.overrun = asyncio.get_running_loop().create_future()
-        running = asyncio.create_task(self.run())
+    async def work(members: list[int]) -> None:
+        count = min(len(members), places.most)
+        await places.take(count)
         try:
-            await asyncio.wait((running, self.overrun), return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            running.cancel()
-            await asyncio.wait((running,), timeout=2 * self.limits.close_seconds + ABANDON_SECONDS)
-            raise
-        if running.done():
-            return running.result()
-        running.cancel()
-        running.add_done_callback(lambda task: task.cancelled() or task.exception())
-        self._fail("timeout", DeadlineError(self.overrun.result()))
-        return msgspec.structs.replace(self.record, steps=list(self.record.steps))  # the other may still change
-
-    async def run(self) -> Trajectory:
-        """Play to the end, close everything, return the record; raises only when cancelled or interrupted."""
-        try:
-            await self._play()
-        except DeadlineError as error:
-            self._fail("timeout", error)
-        except BaseException as error:  # sys.exit() in an environment ends its episode, not the program
-            if is_meant(error):
-                raise
-            self._fail("error", error)
+            setting = Setting(agent, make_env, limits, count, on_done)
+            played = await planner.play([episodes[index] for index in members], setting)
         finally:
-            await self._close()
-        if self.session is not None:
-            self.record.nodes = self.session.nodes
-        return self.record
+            for _ in range(count):
+                places.give_back()
+        for index, trajectory in zip(members, played, strict=True):
+            results[index] = trajectory
 
-    async def _play(self) -> None:
-        limits, record, task = self.limits, self.record, self.episode.task
-        self.env = env = self.make_env(task.env)
-        record.env = env.spec.id if env.spec else task.env
-        await self._within(limits.start_seconds, "start", env.start())
-        seed = derive_seed(self.episode.seed, self.episode.id)
-        observation, info = await self._within(limits.reset_seconds, "reset", env.reset(seed=task.seed, task=task))
-        record.final_observation = observation = _text(observation)
-        record.kind = record.kind or str(info.get("task_type", ""))
-        record.start_hash = state = start_link(task.name, task.seed, observation)
-        self.session = session = self.agent.session(seed=seed, env=env)
-        for _ in range(limits.max_turns):
-            began = time.perf_counter()
-            decision = await self._within(limits.act_seconds, "the agent", session.act(observation, info))
-            if decision.status != "ok":
-                record.status = decision.status
-                return
-            decided = time.perf_counter()
-            step = await self._within(limits.step_seconds, "step", env.step(decision.text))
-            seconds = decided - began, time.perf_counter() - decided
-            state = self._record(state, observation, decision, step, seconds)
-            observation, info = record.final_observation, step[4]
-            if step[2] or step[3]:
-                break
-        else:
-            record.steps[-1].truncated = True
-        if isinstance(env, SupportsVerify):
-            self._add(await self._within(limits.verify_seconds, "verify", env.verify()))
-
-    def _add(self, verdict: Verdict) -> None:
-        """What grading found counts with the last step."""
-        reward = _finite(verdict.reward)
-        self.record.steps[-1].reward += reward
-        self.record.total_reward += reward
-        self.record.success = bool(verdict.success)
-
-    def _record(self, state: str, seen: str, decision: Decision, step: Step[Any], seconds: tuple[float, float]) -> str:
-        """Add one step to the record; returns the next link of the hash chain."""
-        observation, reward, terminated, truncated, info = step
-        text, reward = _text(observation), _finite(reward)
-        state = next_link(state, decision.text, text, reward, bool(terminated), bool(truncated))
-        record = self.record
-        record.steps.append(
-            StepRecord(
-                observation=seen,
-                action=decision.text,
-                reward=reward,
-                prompt=decision.prompt,
-                completion=decision.completion,
-                terminated=bool(terminated),
-                truncated=bool(truncated),
-                invalid=bool(info.get("invalid", False) or decision.error),
-                state_hash=state,
-                generate_seconds=seconds[0],
-                env_seconds=seconds[1],
-            )
-        )
-        record.total_reward += reward
-        record.success = _success(info, record.total_reward)
-        record.final_observation = text
-        return state
-
-    def _fail(self, status: Status, error: BaseException) -> None:
-        record = self.record
-        record.status, record.error, record.success = status, _one_line(error), False
-
-    async def _close(self) -> None:
-        """Close session and environment, each within the deadline; what goes wrong here spoils no episode."""
-        try:
-            await self._release(self.session)
-        finally:
-            await self._release(self.env)
-
-    async def _release(self, what: Session | Env[Any, Any] | None) -> None:
-        if what is None:
-            return
-        try:
-            await self._within(self.limits.close_seconds, "close", what.close())
-        except BaseException as error:
-            if is_meant(error):
-                raise
-            self.record.meta["close_error"] = _one_line(error)
-
-    async def _within(self, seconds: float, what: str, awaited: Awaitable[T]) -> T:
-        """The result of `awaited`.
-
-        Raises:
-            DeadlineError: it took longer than `seconds`, and was cancelled.
-        """
-        message = f"{what} took longer than {seconds:g} s"
-        abandoning = asyncio.get_running_loop().call_later(seconds + ABANDON_SECONDS, self._abandon, message)
-        try:
-            async with asyncio.timeout(seconds) as deadline:
-                result = await awaited
-        except TimeoutError:
-            if deadline.expired():
-                raise DeadlineError(message) from None
-            raise
-        finally:
-            abandoning.cancel()
-        if deadline.expired():  # it swallowed the cancellation
-            raise DeadlineError(message)
-        return result
-
-    def _abandon(self, message: str) -> None:
-        if not self.overrun.done():
-            self.overrun.set_result(f"{message} and ignored its cancellation")
+    await together([work(members) for members in groups])
+    return [trajectory for trajectory in results if trajectory is not None]
 
 
-def _finite(reward: Any) -> float:
-    number = float(reward)
-    if not math.isfinite(number):
-        raise EnvError(f"the environment gave the reward {number}")
-    return number
+def _groups(episodes: Sequence[Episode]) -> Iterator[list[int]]:
+    """Positions of the episodes of each group, in order of first appearance; an episode without one is alone."""
+    found: dict[str, list[int]] = {}
+    for index, episode in enumerate(episodes):
+        found.setdefault(f"group {episode.group}" if episode.group else f"episode {index}", []).append(index)
+    yield from found.values()
 
 
-def _text(observation: Any) -> str:
-    if not isinstance(observation, str):
-        kind = type(observation).__name__
-        raise EnvError(f"the environment gave an observation of type {kind}; agents read text, so wrap it to give str")
-    return observation
-
-
-def _success(info: Info, total_reward: float) -> bool:
-    """What the environment says; one that says nothing is solved by a positive return."""
-    return bool(info.get("success", total_reward > 0))
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, PalaestraError) and (text := " ".join(str(error).split())):
-        return text
-    return told(error)
+def _most(ids: set[str]) -> Iterator[int]:
+    """How many instances of each environment may exist at once, where that is limited."""
+    for name in ids:
+        with suppress(PalaestraError):  # made by somebody else than the registry
+            if (most := spec(name).placement.concurrency) is not None:
+                yield most

@@ -34,6 +34,10 @@ class ScriptedAgent:
         """Begin at the first action."""
         return ScriptedSession(self.actions)
 
+    def fork(self, session: ScriptedSession, *, seed: int, env: Env[Any, Any] | None = None) -> ScriptedSession:
+        """Begin at the action that `session` took last."""
+        return ScriptedSession(self.actions, session.position - 1)
+
 
 @dataclass
 class ScriptedSession(_PlainSession):
@@ -61,6 +65,10 @@ class RandomAgent:
     name: str = "random"
 
     def session(self, *, seed: int, env: Env[Any, Any] | None = None) -> RandomSession:
+        """Begin with a generator of its own."""
+        return RandomSession(random.Random(seed))
+
+    def fork(self, session: RandomSession, *, seed: int, env: Env[Any, Any] | None = None) -> RandomSession:
         """Begin with a generator of its own."""
         return RandomSession(random.Random(seed))
 

@@ -209,7 +209,7 @@ async def panic(env: InjectedEnv, *_: Any) -> Any:
 
 class TestFailures:
     def test_what_ignores_its_cancellation_is_left_behind(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("palaestra.agents.rollout.ABANDON_SECONDS", 0.05)
+        monkeypatch.setattr("palaestra.agents.attempt.ABANDON_SECONDS", 0.05)
         released: list[asyncio.Event] = []
 
         async def ignore(env: InjectedEnv, action: str) -> Any:
