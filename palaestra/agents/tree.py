@@ -131,6 +131,7 @@ class _Tree:
         self.alive: list[_Path] = []
         self.results: dict[int, Trajectory] = {}
         self.rounds = 0
+        """In which something could branch."""
         first = group[0]
         self.seed = derive_seed(first.seed, "branching", first.group or first.id)
 
@@ -173,8 +174,8 @@ class _Tree:
         steps = [path.attempt.stage(partial(path.attempt.take, decision)) for path, decision in going]
         over = await together(steps)
         on = [path for (path, _), ended in zip(going, over, strict=True) if ended is False]
+        self.rounds += not self.probing
         await self._settle([path for path in paths if path not in on])
-        self.rounds += 1
 
     def _measure(self, path: _Path, decision: Decision) -> None:
         """(1): how uncertain the agent was at the beginning of what it has just said."""
