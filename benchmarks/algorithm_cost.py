@@ -18,11 +18,11 @@ from _harness import conclude, in_turns, speed_up
 
 from palaestra.agents.models import load_model
 from palaestra.config import parse_recipe
-from palaestra.training.algorithm import Moment
 from palaestra.training.algorithms import ALGORITHMS, build_algorithm
 from palaestra.training.batch import Batch
 from palaestra.training.learner import Learner
 from palaestra.training.rows import build_rows
+from palaestra.training.seams import Moment
 from palaestra.trajectories.record import Node, StepRecord, Trajectory
 
 BAR = 1.6

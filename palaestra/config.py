@@ -96,26 +96,6 @@ class RolloutConfig(Config, frozen=True, kw_only=True):
     """Deadline of one environment step."""
 
 
-class OverlongConfig(Config, frozen=True, kw_only=True):
-    """Which episodes DAPO's soft penalty finds too long (Yu et al., arXiv 2503.14476)."""
-
-    limit: NonNegativeFloat = 0.0
-    """The longest episode, in `unit`; 0 takes what the recipe admits: `max_turns`, times `max_tokens` for tokens."""
-    buffer: Fraction = 0.2
-    """Last part of the limit, over which the penalty grows from 0: 4,096 of 20,480 tokens in DAPO."""
-    unit: Literal["tokens", "turns"] = "tokens"
-    """What length is counted in; observations never count."""
-
-
-class GigpoConfig(Config, frozen=True, kw_only=True):
-    """The step part of GiGPO's advantage (Feng et al., arXiv 2505.10978)."""
-
-    gamma: Fraction = 0.95
-    """Discount of the return to go."""
-    omega: NonNegativeFloat = 1.0
-    """Weight of the step part; with 0 the advantage is the group's."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Own:
     value: Any
@@ -130,32 +110,25 @@ PRESETS: dict[str, dict[str, Any]] = {
     "dr_grpo": {"normalise": "mean", "aggregation": "dr-grpo-mean"},
     "rloo": {"normalise": "rloo"},
     "reinforce": {"normalise": "none", "clip_low": 1.0, "clip_high": math.inf, "dual_clip": math.inf},
-    "dapo": {
-        "clip_high": 0.28,
-        "aggregation": "token-mean",
-        "filters": ("uniform_groups",),
-        "overlong_penalty": 1.0,
-    },
+    "dapo": {"clip_high": 0.28, "aggregation": "token-mean", "plugins": ("uniform_groups", "overlong")},
     "gspo": {"policy_loss": "gspo", "clip_low": 3e-4, "clip_high": 4e-4, "dual_clip": math.inf},
-    "gigpo": {"advantage": "gigpo"},
-    "empg": {"shapers": ("empg",)},
-    "aepo": {"shapers": ("aepo",), "policy_loss": "entropy_balanced", "aggregation": "token-mean"},
+    "gigpo": {"plugins": ("gigpo",)},
+    "epo": {"plugins": ("epo",)},
+    "empg": {"plugins": ("empg",)},
+    "aepo": {"plugins": ("aepo",), "policy_loss": "entropy_balanced", "aggregation": "token-mean"},
 }
 """By name of the algorithm, the keys of `AlgorithmConfig` whose default is another one there."""
 
 
 class AlgorithmConfig(Config, frozen=True, kw_only=True):
-    """The base that all algorithms share; what one of them adds is under `settings.NAME`.
+    """The base that all algorithms share, and the plug-ins of this one; their settings are under `settings.NAME`.
 
-    The defaults of the keys from `advantage` to `overlong_penalty` are GRPO's. An algorithm may have others, which
+    The defaults of the keys from `normalise` to `plugins` are GRPO's. An algorithm may have others, which
     `palaestra algorithms` lists; a key that the recipe gives is as the recipe says.
     """
 
     name: str = "epo"
     """An entry of `palaestra.training.algorithms.ALGORITHMS`."""
-    advantage: Literal["group", "gigpo"] = own("group")
-    """`group`: an episode's return against its group, on all of its tokens. `gigpo`: plus, turn by turn, the return to
-    go against the group's other turns that began with the same observation."""
     normalise: Literal["std", "mean", "rloo", "none"] = own("std")
     """Group advantage: divided by the standard deviation (GRPO, the default), mean only (Dr.GRPO), leave one out
     (RLOO), or the return as it is (REINFORCE)."""
@@ -177,19 +150,9 @@ class AlgorithmConfig(Config, frozen=True, kw_only=True):
         "traj-turn-token",
     ] = own("seq-mean-token-mean")
     """How the policy loss of tokens becomes one number; `seq-mean-token-mean` by default."""
-    filters: tuple[str, ...] = own(())
-    """Entries of `palaestra.training.filters.FILTERS`; `uniform_groups` leaves out groups that all got the same reward,
-    `widest_groups` all but the three quarters whose returns differ most; denominators included."""
-    shapers: tuple[str, ...] = own(())
-    """Entries of `palaestra.training.algorithms.SHAPERS`, applied in this order; their settings are under
-    `settings.NAME`: `empg` and `aepo`."""
-    overlong_penalty: NonNegativeFloat = own(0.0)
-    """Subtracted from the return of an episode of the greatest length, and part of it shortly before; 0, the default,
-    for none. Give it the size of the rewards."""
-    overlong: OverlongConfig = OverlongConfig()
-    """Which episodes are too long."""
-    gigpo: GigpoConfig = GigpoConfig()
-    """Settings of GiGPO's step part."""
+    plugins: tuple[str, ...] = own(())
+    """Entries of `palaestra.training.plugin.PLUGINS`, applied in this order at every seam; `palaestra algorithms` lists
+    them. Naming some replaces those of the algorithm."""
     weighting: Literal["trajectory", "row"] = "trajectory"
     """What counts once in a group's statistics."""
     singleton: Literal["zero", "raw"] = "zero"
@@ -197,21 +160,21 @@ class AlgorithmConfig(Config, frozen=True, kw_only=True):
     aggregation_constant: NonNegativeFloat = 0.0
     """C of the two modes that have one, in tokens; 0 takes the most that an episode can sample, `max_turns` times
     `max_tokens`."""
+    entropy_coeff: NonNegativeFloat = 0.0
+    """Weight of a plain entropy bonus; 0 for none. Note that verl-agent's "GRPO" baselines silently have 0.001."""
     kl_coeff: NonNegativeFloat = 0.0
     """Weight of the KL to the model before training; 0 for none (and no reference model in memory)."""
     kl_kind: Literal["k1", "k2", "k3", "abs"] = "k3"
     """Estimator of that KL."""
     invalid_penalty: NonNegativeFloat = 0.0
     """Subtracted from the return for each action that the environment refused; 0.1 in verl-agent."""
-    mismatch_cap: NonNegativeFloat = 0.0
-    """Cap of the truncated importance weight between engine and learner; 0 for none."""
     drop_uniform_groups: bool | None = None
-    """Leave episodes without any advantage (with `group`: those whose groups all got the same reward) out of the
-    forward pass. Their policy gradient is zero, so this saves time only; null does it wherever no term (entropy, KL)
-    has a gradient there, true insists."""
+    """Leave episodes without any advantage (those whose groups all got the same reward) out of the forward pass. Their
+    policy gradient is zero, so this saves time only; null does it wherever no term (entropy, KL) has a gradient there,
+    true insists."""
     settings: dict[str, dict[str, Any]] = {}
-    """Settings of single algorithms and shapers by name; those of others than `name` and `shapers` are checked but stay
-    unused, so that `algorithm.name=grpo` alone turns an EPO recipe into its baseline."""
+    """Settings of single plug-ins by name; those of others than `plugins` are checked but stay unused, so that
+    `algorithm.name=grpo` alone turns an EPO recipe into its baseline."""
 
     def __post_init__(self) -> None:
         """Put the algorithm's own defaults where nothing was given."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from palaestra.cli.parser import Parser
 
 if TYPE_CHECKING:
-    from palaestra.training.algorithms.catalogue import Listing
+    from palaestra.training.catalogue import Listing
 
 EXAMPLES = """  palaestra algorithms
   palaestra algorithms empg
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     """List them."""
     from palaestra.config import to_dict
     from palaestra.errors import UnknownNameError
-    from palaestra.training.algorithms.catalogue import catalogue
+    from palaestra.training.catalogue import catalogue
 
     known = catalogue()
     chosen = [listing for listing in known if args.name in (None, listing.name)]

@@ -21,6 +21,7 @@ Mode = Literal[
     "seq-mean-token-sum-norm",
     "dr-grpo-mean",
     "traj-turn-token",
+    "sum",
 ]
 MODES: tuple[Mode, ...] = get_args(Mode)
 CONSTANT_MODES: tuple[Mode, ...] = ("seq-mean-token-sum-norm", "dr-grpo-mean")
@@ -43,7 +44,8 @@ def token_weights(
             rows alike, their tokens alike. `seq-mean-token-sum-norm`: tokens summed over all rows, divided by
             `constant`. `dr-grpo-mean`: that divided by the number of rows too (Dr.GRPO, Liu et al. 2025).
             `traj-turn-token`: trajectories alike, their turns alike, their tokens alike (EPO, Xu et al. 2025). Rows,
-            turns and trajectories without sampled tokens never count.
+            turns and trajectories without sampled tokens never count. `sum`: every token 1, for values that hold their
+            own weights.
         step_id: [B, T] int64, for `traj-turn-token`.
         traj: [B] int64, for `traj-turn-token` where a trajectory has several rows; default, one row each.
         constant: divisor of the `constant` modes; default T. Give a fixed one where padding may change.
@@ -87,6 +89,7 @@ def _active(per_row: Tensor) -> Tensor:
 
 
 _FLAT: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "sum": lambda n, _: torch.ones_like(n),
     "token-mean": lambda n, _: torch.ones_like(n) / n.sum().clamp(min=1),
     "seq-mean-token-sum": lambda n, _: torch.ones_like(n) / _active(n),
     "seq-mean-token-mean": lambda n, _: 1.0 / (n.clamp(min=1) * _active(n)),

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from palaestra.trajectories.record import Trajectory
+
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
@@ -22,6 +24,10 @@ class Allowed:
     """[M] int64."""
     offsets: Tensor
     """[P+1] int64, P = number of policy tokens of the batch."""
+
+    def to(self, device: torch.device) -> Allowed:
+        """The same on `device`."""
+        return Allowed(self.ids.to(device), self.offsets.to(device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,10 @@ class Batch:
     kept: Tensor | None = None
     """[B] bool: rows that the sample filters left. The others have no part in statistics, denominators and gradients.
     `None`: all rows."""
+    episodes: tuple[Trajectory, ...] | None = None
+    """[N]: what the trajectories were, for plug-ins that read more of them than their tokens."""
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    """[B, T] float32 each, 0 where not masked in: statistics of the old policy that plug-ins asked for."""
     notes: Mapping[str, float | None] = field(default_factory=dict)
     """What plug-ins saw in this iteration, for the metrics."""
 
@@ -106,6 +116,10 @@ class Batch:
     def rows(self) -> Tensor:
         """[b] int64: the rows that were kept."""
         return torch.arange(len(self.ids)) if self.kept is None else self.kept.nonzero()[:, 0]
+
+    def keeping(self, kept: Tensor) -> Batch:
+        """The same batch without the rows that are false in `kept` [B]."""
+        return self.with_(kept=kept if self.kept is None else self.kept & kept)
 
     def rewarded(self, values: Tensor) -> Batch:
         """The same batch with each trajectory's value [N] added to its return, and to the reward of its last turn."""

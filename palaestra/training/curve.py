@@ -28,6 +28,11 @@ class Curve:
             return cls(temperature / scale)
         return cls(soft_cap / scale, soft_cap / temperature)
 
+    def on(self, x: Tensor) -> Tensor:
+        """`z`, of `x` as the head gives it."""
+        divided = x / self.divisor
+        return divided if self.height is None else divided.tanh() * self.height
+
     def apply_(self, x: Tensor) -> Tensor:
         """`z` in place, of `x` that is already divided."""
         return x if self.height is None else x.tanh_().mul_(self.height)

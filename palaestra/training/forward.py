@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from palaestra.training.batch import Allowed, Batch
+from palaestra.training.curve import Curve
+from palaestra.training.distribution import distribution_statistics
 from palaestra.training.head import HeadShape
 from palaestra.training.logprob import logprob_entropy
+from palaestra.training.seams import Statistic
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,16 @@ def micro_batches(flat: Flat, rows: Tensor, budget: int) -> Iterator[MicroBatch]
         start += len(part)
 
 
+class Scores(NamedTuple):
+    """What a policy says about policy tokens."""
+
+    logprob: Tensor
+    """[p], as is the next; nats, at the batch's temperature."""
+    entropy: Tensor
+    extra: Mapping[str, Tensor]
+    """[p] each: the statistics that were asked for."""
+
+
 class PolicyModel:
     """A transformers causal language model, seen as a function from rows to log-probs and entropies."""
 
@@ -91,27 +104,30 @@ class PolicyModel:
         """Where the weights are."""
         return self.head.weight.device
 
-    def __call__(self, batch: Batch, flat: Flat, part: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Log-prob and entropy of the micro-batch's policy tokens, [p] each, nats, at the batch's temperature.
+    def __call__(self, batch: Batch, flat: Flat, part: MicroBatch, statistics: Sequence[Statistic] = ()) -> Scores:
+        """Of the micro-batch's policy tokens.
 
         Rows are padded on the right and attention is causal, so no mask is needed: padding comes after what counts.
         """
-        hidden = self.hidden(batch.ids[part.rows, : part.width])
-        position = part_rows(flat, part)
-        before = flat.column[part.tokens] - 1
-        labels = batch.ids[flat.row[part.tokens], flat.column[part.tokens]]
-        allowed = None if batch.allowed is None else select_allowed(batch.allowed, part.tokens)
         device = self.device
-        return logprob_entropy(
-            hidden[position.to(device), before.to(device)],
-            self.head.weight,
-            labels.to(device),
+        before = flat.column[part.tokens] - 1
+        hidden = self.hidden(batch.ids[part.rows, : part.width])[part_rows(flat, part).to(device), before.to(device)]
+        labels = batch.ids[flat.row[part.tokens], flat.column[part.tokens]].to(device)
+        allowed = None if batch.allowed is None else select_allowed(batch.allowed, part.tokens).to(device)
+        weight, bias, shape = self.head.weight, self.head.bias, self.shape
+        logprob, entropy = logprob_entropy(
+            hidden,
+            weight,
+            labels,
             temperature=batch.temperature,
-            allowed=None if allowed is None else Allowed(allowed.ids.to(device), allowed.offsets.to(device)),
-            bias=self.head.bias,
-            scale=self.shape.scale,
-            soft_cap=self.shape.soft_cap,
+            allowed=allowed,
+            bias=bias,
+            scale=shape.scale,
+            soft_cap=shape.soft_cap,
         )
+        curve = Curve.of(batch.temperature, shape.scale, shape.soft_cap)
+        extra = distribution_statistics(statistics, hidden, weight, labels, curve=curve, allowed=allowed, bias=bias)
+        return Scores(logprob, entropy, extra)
 
     def hidden(self, ids: Tensor) -> Tensor:
         """Last hidden states [b, t, D] of `ids` [b, t]."""

@@ -1,17 +1,18 @@
 """The learner: one iteration's batch in, better weights out.
 
-    filters → score (old log-probs, reference) → advantage, shapers
-            → mini-batches of whole episodes → micro-batches → backward → step
+    filters → score (old log-probs, reference) → advantage, shapers, selectors
+            → mini-batches of whole episodes, each with what is replayed
+            → gates → micro-batches → backward → step
 
-A mini-batch's loss is a sum over tokens whose weights hold the global denominators, so how it is cut into micro-batches
-changes nothing but memory.
+A mini-batch's loss is a sum over tokens whose weights hold the global denominators, and gates have seen all of its
+tokens, so how it is cut into micro-batches, or shared among ranks, changes nothing but memory and time.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,13 +20,16 @@ from torch import Tensor
 
 from palaestra.config import LearnerConfig, OptimiserConfig
 from palaestra.errors import ConfigError, TrainingError
-from palaestra.training.algorithm import Algorithm, BoundTerm, Moment, Tokens
+from palaestra.training.algorithm import Algorithm
 from palaestra.training.batch import Batch
-from palaestra.training.forward import Flat, MicroBatch, PolicyModel, micro_batches
+from palaestra.training.forward import Flat, MicroBatch, PolicyModel, Scores, micro_batches
 from palaestra.training.numbering import number
 from palaestra.training.optimiser import Optimiser, learning_rate
+from palaestra.training.ranks import add_up, added_up, ranks, share
 from palaestra.training.recompute import recompute_activations
+from palaestra.training.seams import BoundTerm, Extra, Moment, Statistic
 from palaestra.training.shuffle import permutation
+from palaestra.training.step import Marked, Source, Totals, gather, mark
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -38,23 +42,6 @@ class Update:
     """With advantage and the old policy's columns."""
     metrics: dict[str, float | None]
     """`loss`, the aggregated value of each term, means of diagnostics, `grad_norm`, `lr`, `tokens_trained`."""
-
-
-@dataclass(slots=True)
-class _Totals:
-    """Sums over an iteration's micro-batches."""
-
-    terms: dict[str, float] = field(default_factory=dict)
-    diagnostics: dict[str, float] = field(default_factory=dict)
-    loss: float = 0.0
-    tokens: int = 0
-    """Policy tokens over which diagnostics were summed."""
-    read: int = 0
-    """Tokens that went through the model, padding excluded."""
-    norms: list[float] = field(default_factory=list)
-
-    def add(self, into: dict[str, float], name: str, value: Tensor) -> None:
-        into[name] = into.get(name, 0.0) + float(value.detach())
 
 
 class Learner:
@@ -106,47 +93,64 @@ class Learner:
             self.optimiser.clear()
             raise TrainingError(f"iteration {moment.iteration}: {error}; the last checkpoint is untouched") from error
 
-    def score(self, batch: Batch, policy: PolicyModel | None = None) -> tuple[Tensor, Tensor]:
-        """Log-probs and entropies under the present weights, of the policy tokens of the rows that were kept; both
+    def score(
+        self,
+        batch: Batch,
+        policy: PolicyModel | None = None,
+        rows: Tensor | None = None,
+        statistics: Sequence[Statistic] = (),
+    ) -> Scores:
+        """What the present weights (or another policy) say of the policy tokens of `rows` (all that were kept); columns
         [B, T] float32, 0 elsewhere."""
-        policy = policy or self.policy
-        flat = Flat.of(batch)
-        logprob, entropy = (torch.zeros(len(flat.row)) for _ in range(2))
+        policy, flat = policy or self.policy, Flat.of(batch)
+        mine = share(batch.rows if rows is None else rows)
+        names = ["logprob", "entropy", *(statistic.name for statistic in statistics)]
+        columns = {name: torch.zeros(len(flat.row)) for name in names}
         with torch.no_grad():
-            for part in micro_batches(flat, batch.rows, self.config.micro_batch_tokens):
-                values = policy(batch, flat, part)
-                logprob[part.tokens], entropy[part.tokens] = (v.float().cpu() for v in values)
-        return _unflatten(logprob, batch), _unflatten(entropy, batch)
+            for part in micro_batches(
+                flat, share(batch.rows if rows is None else rows), self.config.micro_batch_tokens
+            ):
+                scores = policy(batch, flat, part, statistics)
+                for name, values in {"logprob": scores[0], "entropy": scores[1], **scores[2]}.items():
+                    columns[name][part.tokens] = values.float().cpu()
+        add_up(columns.values())
+        full = {name: _unflatten(values, batch) for name, values in columns.items()}
+        return Scores(full.pop("logprob"), full.pop("entropy"), full)
 
     def _update(self, batch: Batch, moment: Moment) -> Update:
-        batch = self.algorithm.prepare(self._with_scores(self.algorithm.select(batch)))
+        algorithm = self.algorithm
+        batch = algorithm.prepare(self._with_scores(algorithm.select(batch, moment)), moment)
         fresh = batch.old_logprob is None
         if fresh:
             batch = batch.with_(
                 old_logprob=torch.zeros_like(batch.rollout_logprob), old_entropy=batch.rollout_entropy.clone()
             )
-        terms = self.algorithm.bind(moment, batch)
+        terms, gates = algorithm.bind(moment, batch), algorithm.parts.gates
         lr = learning_rate(self.optimiser.config, moment.iteration, moment.total)
-        flat, totals = Flat.of(batch), _Totals()
-        for rows in self._mini_batches(batch, moment):
-            self._step(batch, flat, rows, terms, totals, fresh=fresh, lr=lr)
-        self.algorithm.observe(batch)
+        flat, totals = Flat.of(batch), Totals()
+        parts = list(self._mini_batches(batch, moment))
+        replayed = algorithm.replayed(batch, moment, len(parts))
+        for number_, (rows, extras) in enumerate(zip(parts, replayed, strict=True)):
+            sources = [Source(batch, flat, rows, terms, gates, fresh=fresh), *map(_source, extras)]
+            self._step(sources, totals, replace(moment, step=number_), lr)
+        algorithm.observe(batch, moment)
         return Update(batch, _metrics(terms, totals, lr) | dict(batch.notes))
 
     def _with_scores(self, batch: Batch) -> Batch:
         """Fill the columns that a pass before the update must give; `old_logprob` stays `None` if the update's own
         forward pass will give the same numbers."""
-        if self.reference is not None and "ref_logprob" in self.algorithm.requires:
-            batch = batch.with_(ref_logprob=self.score(batch, self.reference)[0])
-        if self.config.old_logprobs == "rollout":
+        requires, config = self.algorithm.requires, self.config
+        if self.reference is not None and "ref_logprob" in requires:
+            batch = batch.with_(ref_logprob=self.score(batch, self.reference).logprob)
+        if config.old_logprobs == "rollout":
             return batch.with_(old_logprob=batch.rollout_logprob, old_entropy=batch.rollout_entropy)
-        if self.config.mini_batches * self.config.epochs == 1 and "scored" not in self.algorithm.requires:
+        if config.mini_batches * config.epochs == ranks() == 1 and "scored" not in requires:
             return batch
-        logprob, entropy = self.score(batch)
+        logprob, entropy, extra = self.score(batch, statistics=self.algorithm.parts.statistics)
         if batch.kept is not None:  # rows that were left out have the engine's numbers, as those without advantage do
             logprob = torch.where(batch.trained, logprob, batch.rollout_logprob)
             entropy = torch.where(batch.trained, entropy, batch.rollout_entropy)
-        return batch.with_(old_logprob=logprob, old_entropy=entropy)
+        return batch.with_(old_logprob=logprob, old_entropy=entropy, extra=extra)
 
     def _mini_batches(self, batch: Batch, moment: Moment) -> Iterator[Tensor]:
         """Rows [b] of each mini-batch: whole episodes, in a new random order each epoch."""
@@ -158,90 +162,81 @@ class Learner:
                 if len(rows):
                     yield rows
 
-    def _step(
-        self,
-        batch: Batch,
-        flat: Flat,
-        rows: Tensor,
-        terms: tuple[BoundTerm, ...],
-        totals: _Totals,
-        *,
-        fresh: bool,
-        lr: float,
-    ) -> None:
-        weights = _weights(terms, batch, rows)
-        if self.algorithm.drop_uniform_groups:
-            assert batch.advantage is not None
-            rows = rows[(batch.advantage[rows] != 0).any(1)]
-        for part in micro_batches(flat, rows, self.config.micro_batch_tokens):
-            loss = self._loss(batch, flat, part, terms, weights, totals, fresh=fresh)
-            totals.loss += float(loss.detach())
-            if not math.isfinite(totals.loss):
-                raise TrainingError(f"the loss is {totals.loss}")
-            loss.backward()  # type: ignore[no-untyped-call]
-            totals.read += int(flat.span[part.rows].sum())
-        if len(rows):
+    def _step(self, sources: Sequence[Source], totals: Totals, moment: Moment, lr: float) -> None:
+        trained = loss = 0.0
+        for source in sources:
+            marked = self._marked(source, moment)
+            totals.begin(source, marked)
+            weights, rows = source.weights(), source.rows
+            if self.algorithm.drop_uniform_groups and not source.name:
+                assert source.batch.advantage is not None
+                rows = rows[(source.batch.advantage[rows] != 0).any(1)]
+            trained += len(rows)
+            for part in micro_batches(source.flat, share(rows), self.config.micro_batch_tokens):
+                value = self._loss(source, part, weights, marked, totals)
+                loss += float(value.detach())
+                value.backward()  # type: ignore[no-untyped-call]
+                totals.read += int(source.flat.span[part.rows].sum())
+        loss = added_up({"loss": loss})["loss"]
+        totals.loss += loss
+        if not math.isfinite(loss):
+            raise TrainingError(f"the loss is {loss}")
+        if trained:
+            self.optimiser.add_up_gradients()
             norm = self.optimiser.step(lr)
             if not math.isfinite(norm):
                 raise TrainingError(f"the gradient norm is {norm}")
             totals.norms.append(norm)
 
-    def _loss(
-        self,
-        batch: Batch,
-        flat: Flat,
-        part: MicroBatch,
-        terms: tuple[BoundTerm, ...],
-        weights: dict[str, Tensor],
-        totals: _Totals,
-        *,
-        fresh: bool,
-    ) -> Tensor:
-        """The micro-batch's part of the mini-batch's loss, a float64 scalar."""
-        logprob, entropy = self.policy(batch, flat, part)
-        where = flat.row[part.tokens], flat.column[part.tokens]
-        if fresh:
+    def _marked(self, source: Source, moment: Moment) -> Marked:
+        """What the gates say. Before the iteration's first step, the present policy is the old one."""
+        if not source.gates:
+            return Marked()
+        batch = source.batch
+        if moment.step == 0 and not source.name:
             assert batch.old_logprob is not None
             assert batch.old_entropy is not None
-            batch.old_logprob[where] = logprob.detach().float().cpu()
-            batch.old_entropy[where] = entropy.detach().float().cpu()
-        tokens = self.algorithm.shape_tokens(_gather(batch, where, logprob, entropy))
-        totals.tokens += len(logprob)
-        loss = logprob.new_zeros((), dtype=torch.float64)
-        for term in terms:
+            present = Scores(batch.old_logprob, batch.old_entropy, batch.extra)
+        else:
+            present = self.score(batch, rows=source.rows, statistics=self.algorithm.parts.statistics)
+        chosen = source.flat.tokens_of(source.rows)
+        where = source.flat.row[chosen], source.flat.column[chosen]
+        extra = {name: values[where] for name, values in present.extra.items()}
+        return mark(source, Scores(present.logprob[where], present.entropy[where], extra), moment)
+
+    def _loss(
+        self, source: Source, part: MicroBatch, weights: dict[str, Tensor], marked: Marked, totals: Totals
+    ) -> Tensor:
+        """The micro-batch's part of the step's loss, a float64 scalar."""
+        batch, flat, prefix = source.batch, source.flat, source.prefix
+        statistics = [statistic for statistic in self.algorithm.parts.statistics if statistic.gradient]
+        scores = self.policy(batch, flat, part, statistics)
+        where = flat.row[part.tokens], flat.column[part.tokens]
+        if source.fresh:
+            assert batch.old_logprob is not None
+            assert batch.old_entropy is not None
+            batch.old_logprob[where] = scores.logprob.detach().float().cpu()
+            batch.old_entropy[where] = scores.entropy.detach().float().cpu()
+        tokens = self.algorithm.shape_tokens(marked.on(gather(batch, where, scores), where))
+        totals.tokens[prefix] = totals.tokens.get(prefix, 0) + len(scores.logprob)
+        loss = scores.logprob.new_zeros((), dtype=torch.float64)
+        for term in source.terms:
             values = term.value(tokens)
             weight = weights[term.name][where].to(values.value.device)
             weighted = (values.value.double() * weight).sum()
             loss = loss + weighted
-            totals.add(totals.terms, term.name, weighted)
+            _add(totals.terms, prefix + term.name, weighted.detach() / term.coefficient)
             for name, value in values.diagnostics.items():
-                totals.add(totals.diagnostics, name, value.double().sum())
+                _add(totals.diagnostics, prefix + name, value.detach().double().sum())
         return loss
 
 
-def _weights(terms: tuple[BoundTerm, ...], batch: Batch, rows: Tensor) -> dict[str, Tensor]:
-    """Per term, [B, T] float64: the weights of the mini-batch `rows`, 0 in all other rows."""
-    chosen = torch.zeros(len(batch.ids), dtype=torch.bool)
-    chosen[rows] = True
-    mini = batch.with_(mask=batch.mask & chosen[:, None])
-    return {term.name: term.weights(mini) for term in terms}
+def _source(extra: Extra) -> Source:
+    return Source(extra.batch, Flat.of(extra.batch), extra.batch.rows, extra.terms, extra.gates, extra.name)
 
 
-def _gather(batch: Batch, where: tuple[Tensor, Tensor], logprob: Tensor, entropy: Tensor) -> Tokens:
-    def column(values: Tensor | None) -> Tensor:
-        assert values is not None
-        return values[where].to(logprob.device)
-
-    return Tokens(
-        logprob=logprob,
-        entropy=entropy,
-        old_logprob=column(batch.old_logprob),
-        rollout_logprob=column(batch.rollout_logprob),
-        advantage=column(batch.advantage),
-        step_id=column(batch.step_id),
-        ref_logprob=None if batch.ref_logprob is None else column(batch.ref_logprob),
-        row=where[0].to(logprob.device),
-    )
+def _add(into: dict[str, float], name: str, value: Tensor) -> None:
+    into[name] = into.get(name, 0.0) + float(value)
 
 
 def _unflatten(values: Tensor, batch: Batch) -> Tensor:
@@ -250,13 +245,19 @@ def _unflatten(values: Tensor, batch: Batch) -> Tensor:
     return full
 
 
-def _metrics(terms: tuple[BoundTerm, ...], totals: _Totals, lr: float) -> dict[str, float | None]:
+def _metrics(terms: Sequence[BoundTerm], totals: Totals, lr: float) -> dict[str, float | None]:
     """Means over the optimiser steps, and over the tokens of all of them."""
     steps = max(1, len(totals.norms))
     metrics: dict[str, float | None] = {"loss": totals.loss / steps}
+    summed = added_up(totals.terms)
+    metrics |= {name: summed.get(name, 0.0) / count for name, count in totals.steps.items()}
+    metrics |= {name: value / totals.steps[name] for name, value in totals.gates.items()}
     for term in terms:
-        metrics[term.name] = totals.terms.get(term.name, 0.0) / (term.coefficient * steps)
         metrics.update(term.log)
-    metrics |= {name: value / max(1, totals.tokens) for name, value in totals.diagnostics.items()}
+    tokens = added_up({prefix: float(count) for prefix, count in totals.tokens.items()})
+    for name, value in added_up(totals.diagnostics).items():
+        prefix = max((p for p in tokens if name.startswith(p)), key=len)
+        metrics[name] = value / max(1.0, tokens[prefix])
+    read = int(added_up({"read": float(totals.read)})["read"])
     norm = math.fsum(totals.norms) / steps
-    return metrics | {"grad_norm": norm, "lr": lr, "tokens_trained": totals.read}
+    return metrics | {"grad_norm": norm, "lr": lr, "tokens_trained": read}

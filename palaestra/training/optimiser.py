@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from palaestra.config import OptimiserConfig
 from palaestra.errors import CheckpointError
+from palaestra.training.ranks import add_up, ranks
 
 
 def learning_rate(config: OptimiserConfig, iteration: int, total: int) -> float:
@@ -60,6 +61,15 @@ class Optimiser:
             self._adam.step()
         self.clear()
         return norm
+
+    def add_up_gradients(self) -> None:
+        """Replace gradients by their sums over the ranks."""
+        if ranks() == 1:
+            return
+        for parameter in self._parameters.values():
+            if parameter.grad is None:  # this rank had no row
+                parameter.grad = torch.zeros_like(parameter)
+            add_up([parameter.grad])
 
     def clear(self) -> None:
         """Drop accumulated gradients."""

@@ -6,6 +6,7 @@ correction for the engine, what is logged) is the term's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,11 +14,10 @@ import torch
 from torch import Tensor
 
 from palaestra.training.aggregate import Mode
-from palaestra.training.algorithm import BoundTerm, Moment, Need, Tokens, Values
 from palaestra.training.batch import Batch
-from palaestra.training.importance import truncated_importance
 from palaestra.training.numbering import number
 from palaestra.training.registry import Registered
+from palaestra.training.seams import BoundTerm, Moment, Need, Tokens, Values
 from palaestra.training.surrogate import Surrogate, balanced_surrogate, span_surrogate, surrogate
 
 
@@ -31,6 +31,10 @@ class Bounds:
     """Above `1 + clip_high` a positive advantage has none."""
     dual_clip: float = 3.0
     """Above it a negative advantage has none."""
+
+
+UNBOUNDED = Bounds(1.0, math.inf, math.inf)
+"""No clip."""
 
 
 def clip(tokens: Tokens, bounds: Bounds) -> Surrogate:
@@ -86,14 +90,13 @@ POLICY_LOSSES: dict[str, Registered[Callable[[Tokens, Bounds], Surrogate]]] = {
 
 @dataclass(frozen=True, slots=True)
 class PolicyLoss:
-    """A surrogate, with a truncated weight for the engine's mismatch where `mismatch_cap` is above 0."""
+    """A surrogate, with what gates say of its tokens."""
 
     kind: str = "clip"
     """An entry of `POLICY_LOSSES`."""
     bounds: Bounds = Bounds()
     aggregation: Mode = "seq-mean-token-mean"
     constant: float | None = None
-    mismatch_cap: float = 0.0
     requires: frozenset[Need] = frozenset({"old_logprob"})
     needs_all: bool = False
 
@@ -104,22 +107,21 @@ class PolicyLoss:
     def value(self, tokens: Tokens) -> Values:
         """Per-token loss; logs how much was clipped and how far the policy has moved."""
         result = POLICY_LOSSES[self.kind].plugin(tokens, self.bounds)
-        loss, diagnostics = (
-            result.loss,
-            {
-                "clip_fraction": result.clipped,
-                "dual_clip_fraction": result.dual_clipped,
-                "approx_kl": tokens.old_logprob - tokens.logprob.detach(),
-                "rollout_kl": tokens.rollout_logprob - tokens.old_logprob,
-            },
-        )
+        loss, clipped, dual = result.loss, result.clipped, result.dual_clipped
+        if tokens.unclipped is not None:
+            free = tokens.unclipped.bool()
+            loss = torch.where(free, POLICY_LOSSES[self.kind].plugin(tokens, UNBOUNDED).loss, loss)
+            clipped, dual = clipped & ~free, dual & ~free
+        if tokens.weight is not None:
+            loss = torch.where(tokens.weight == 0, 0.0, loss * tokens.weight.to(loss.dtype))
+        diagnostics = {
+            "clip_fraction": clipped,
+            "dual_clip_fraction": dual,
+            "approx_kl": tokens.old_logprob - tokens.logprob.detach(),
+            "rollout_kl": tokens.rollout_logprob - tokens.old_logprob,
+        }
         if result.preserved is not None:
             diagnostics["preserved_fraction"] = result.preserved
-        if self.mismatch_cap > 0:
-            columns = tokens.old_logprob[None], tokens.rollout_logprob[None], _every(tokens)[None]
-            weight = truncated_importance(*columns, cap=self.mismatch_cap)[0]
-            loss = loss * weight.to(loss.dtype)
-            diagnostics["mismatch_weight"] = weight
         return Values(loss, diagnostics)
 
 

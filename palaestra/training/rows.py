@@ -67,7 +67,8 @@ def build_rows(trajectories: Sequence[Trajectory], *, temperature: float = 1.0, 
     left_out.subtract(t.status if t.status not in TRAINABLE else "empty" for t in kept)
     rows = [row for index, trajectory in enumerate(kept) for row in rows_of(trajectory, index)]
     rewards = [t.total_reward - invalid_penalty * sum(s.invalid for s in t.steps) for t in kept]
-    batch = _fill(rows, kept, rewards, temperature).with_(turns=_turns(kept, invalid_penalty))
+    batch = _fill(rows, kept, rewards, temperature)
+    batch = batch.with_(turns=_turns(kept, invalid_penalty), episodes=tuple(kept))
     return Rows(batch=batch, trajectories=kept, left_out={k: n for k, n in sorted(left_out.items()) if n > 0})
 
 

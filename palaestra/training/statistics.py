@@ -12,6 +12,7 @@ from torch import Tensor
 from palaestra.training.batch import Batch
 from palaestra.training.learner import Update
 from palaestra.training.rows import Rows
+from palaestra.trajectories.branches import branch_statistics
 from palaestra.trajectories.record import Trajectory
 
 ABSENT = (
@@ -23,7 +24,7 @@ ABSENT = (
 
 def rollout_statistics(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
     """What the episodes were like: success, reward, length, invalid actions, statuses, counts."""
-    steps = [step for t in trajectories for step in t.steps]
+    steps = [step for t in trajectories for step in t.own_steps]
     return {
         "success": _mean(float(t.success) for t in trajectories),
         "reward": _mean(t.total_reward for t in trajectories),
@@ -32,6 +33,7 @@ def rollout_statistics(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
         "statuses": dict(sorted(Counter(t.status for t in trajectories).items())),
         "tokens_generated": sum(t.sampled_tokens for t in trajectories),
         "env_steps": len(steps),
+        **branch_statistics(trajectories),
     }
 
 

@@ -25,7 +25,6 @@ from palaestra.config import Recipe
 from palaestra.envs.tasks import TaskSuite
 from palaestra.errors import TrainingError
 from palaestra.evaluation.evaluate import Progress as EpisodeProgress
-from palaestra.training.algorithm import Moment
 from palaestra.training.batch import Batch
 from palaestra.training.checkpoint import Checkpoint, list_checkpoints, load_weights, save_checkpoint
 from palaestra.training.learner import Learner, Update
@@ -33,6 +32,7 @@ from palaestra.training.metrics import MetricsWriter
 from palaestra.training.player import Player
 from palaestra.training.rows import build_rows
 from palaestra.training.sampling import TaskSampler
+from palaestra.training.seams import Moment
 from palaestra.training.statistics import episode_advantages, rollout_statistics, update_statistics
 from palaestra.trajectories.record import Trajectory
 from palaestra.trajectories.store import TrajectoryWriter
@@ -121,7 +121,7 @@ class Trainer:
         if not rows.trajectories:
             first = next((t.error for t in trajectories if t.error), "nothing was sampled")
             raise TrainingError(f"iteration {iteration}: no episode can be learned from ({rows.left_out}): {first}")
-        update = self._update(rows.batch, Moment(iteration, self.recipe.budget.iterations))
+        update = self._update(rows.batch, Moment(iteration, self.recipe.budget.iterations, self.recipe.seed))
         for trajectory, advantage in zip(rows.trajectories, episode_advantages(update.batch), strict=True):
             trajectory.meta["advantage"] = advantage
         for trajectory in trajectories:

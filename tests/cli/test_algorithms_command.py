@@ -8,9 +8,12 @@ import pytest
 
 from palaestra.cli.main import main
 from palaestra.config import AlgorithmConfig, parse_recipe, to_dict
-from palaestra.training.algorithms import ALGORITHMS, SHAPERS, build_algorithm, resolve_algorithm
-from palaestra.training.filters import FILTERS
+from palaestra.training.algorithms import ALGORITHMS, build_algorithm, resolve_algorithm
+from palaestra.training.plugins import PLUGINS
 from palaestra.training.policy_loss import POLICY_LOSSES
+
+BASE = {"algorithm", "policy loss", "advantage", "term"}
+"""Seams that hold more than plug-ins."""
 
 
 def listed(capsys: pytest.CaptureFixture[str], *names: str) -> list[dict[str, Any]]:
@@ -24,10 +27,10 @@ def test_every_registered_name_is_listed(capsys: pytest.CaptureFixture[str]) -> 
     for entry in listed(capsys):
         by_seam.setdefault(entry["seam"], []).append(entry["name"])
     assert by_seam["algorithm"] == list(ALGORITHMS)
-    assert by_seam["shaper"] == list(SHAPERS)
-    assert by_seam["filter"] == list(FILTERS)
+    listed_plugins = [name for seam, names in by_seam.items() if seam not in BASE for name in names]
+    assert set(PLUGINS) <= {*listed_plugins, *by_seam["advantage"], *by_seam["term"]}
     assert by_seam["policy loss"] == list(POLICY_LOSSES)
-    assert {"reward", "advantage", "weight", "term"} <= set(by_seam)
+    assert {"reward", "filter", "advantage", "shaper", "gate", "term"} <= set(by_seam)
 
 
 def test_every_entry_has_a_source_and_an_override_that_works(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from palaestra.training.aggregate import weighted_sum
-from palaestra.training.algorithm import Tokens
-from palaestra.training.algorithms.epo import smoothing_values
 from palaestra.training.entropy import Corridor, EntropyOptions
+from palaestra.training.plugins.epo import smoothing_values
+from palaestra.training.seams import Tokens
 
 
 @dataclass(frozen=True)

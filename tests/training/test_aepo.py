@@ -13,11 +13,11 @@ from support.shaping import by_turn, padded, permuted, random_batch
 from torch import Tensor
 
 from palaestra.config import LearnerConfig, parse_recipe
-from palaestra.training.algorithm import Moment, Tokens
 from palaestra.training.algorithms import build_algorithm
-from palaestra.training.algorithms.aepo import CodeAdvantage, EntropyAwareAdvantage, entropy_factor, standardise
 from palaestra.training.batch import Batch
 from palaestra.training.learner import Learner
+from palaestra.training.plugins.aepo import CodeAdvantage, EntropyAwareAdvantage, entropy_factor, standardise
+from palaestra.training.seams import Moment, Tokens
 
 CHECK = settings(max_examples=25, deadline=None, derandomize=True)
 SEEDS = st.integers(0, 10**6)
@@ -29,7 +29,7 @@ def entropy_of(batch: Batch) -> Tensor:
 
 
 def shaped(batch: Batch, weight: float = 0.2, **options: Any) -> Tensor:
-    return EntropyAwareAdvantage(weight, **options)(batch).advantage
+    return EntropyAwareAdvantage(weight, **options)(batch, Moment(0, 1)).advantage
 
 
 def base(batch: Batch) -> Tensor:
@@ -148,9 +148,9 @@ def test_the_released_code_s_statistics_are_those_of_a_micro_batch() -> None:
     assert float((trained(learner(code, micro_batch_tokens=12)) - whole).abs().max()) > 1e-5
     assert "scored" not in learner(code).algorithm.requires
     recipe = parse_recipe(
-        'name: x\ntasks: {train: "a:train"}\n', ["algorithm.name=epo", "algorithm.shapers=[aepo]", code]
+        'name: x\ntasks: {train: "a:train"}\n', ["algorithm.name=epo", "algorithm.plugins=[epo, aepo]", code]
     )
-    assert build_algorithm(recipe).token_shapers
+    assert build_algorithm(recipe).parts.token_shapers
 
 
 def test_nothing_carries_gradient() -> None:

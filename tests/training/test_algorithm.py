@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,11 +8,12 @@ from support.epo_terms import epo_terms
 
 from palaestra.config import Recipe, parse_recipe
 from palaestra.errors import CheckpointError, ConfigError, UnknownNameError
-from palaestra.training.algorithm import Algorithm, BoundTerm, Moment, Tokens
+from palaestra.training.algorithm import Algorithm
 from palaestra.training.algorithms import ALGORITHMS, build_algorithm, resolve_algorithm
 from palaestra.training.batch import Batch
 from palaestra.training.entropy import EntropyOptions, phase_weight
 from palaestra.training.entropy_history import EntropyHistory, EntropyRecord
+from palaestra.training.seams import BoundTerm, Moment, Tokens
 
 FIRST, LATER = Moment(0, 120), Moment(3, 120)
 
@@ -66,7 +68,7 @@ def loss_of(terms: tuple[BoundTerm, ...], data: Batch, at: Tokens) -> torch.Tens
 
 def test_grpo_is_the_policy_loss_alone() -> None:
     algorithm = build("algorithm.name=grpo")
-    data = algorithm.prepare(batch())
+    data = algorithm.prepare(batch(), FIRST)
     assert [term.name for term in algorithm.bind(FIRST, data)] == ["surrogate"]
     assert algorithm.requires == {"old_logprob"}
     assert algorithm.drop_uniform_groups
@@ -78,7 +80,7 @@ def test_grpo_is_the_policy_loss_alone() -> None:
 def test_epo_has_no_smoothing_before_there_is_a_history() -> None:
     algorithm = build()
     assert [term.name for term in algorithm.bind(FIRST, batch())] == ["surrogate", "entropy_bonus"]
-    algorithm.observe(batch())
+    algorithm.observe(batch(), FIRST)
     assert [term.name for term in algorithm.bind(LATER, batch())] == ["surrogate", "entropy_bonus", "smoothing"]
     assert algorithm.requires == {"old_logprob", "old_entropy", "entropy_grad"}
     assert not algorithm.drop_uniform_groups
@@ -103,10 +105,10 @@ def test_epo_is_the_reference_function(settings: dict[str, object]) -> None:
     overrides = [f"algorithm.settings.epo.{key}={str(value).lower()}" for key, value in settings.items()]
     algorithm, history = build(*overrides), EntropyHistory()
     for past in (batch(0.8), batch(1.4)):
-        algorithm.observe(past)
+        algorithm.observe(past, FIRST)
         assert past.old_entropy is not None
         history.append(EntropyRecord.measure(past.old_entropy, past.mask, past.step_id, past.traj))
-    data = algorithm.prepare(batch())
+    data = algorithm.prepare(batch(), FIRST)
     at = tokens(data)
     terms = algorithm.bind(LATER, data)
     ours = loss_of(terms[1:], data, at)
@@ -136,13 +138,13 @@ def test_epo_is_the_reference_function(settings: dict[str, object]) -> None:
 
 def test_epo_without_coefficient_is_grpo() -> None:
     zero, grpo = build("algorithm.settings.epo.entropy_coeff=0"), build("algorithm.name=grpo")
-    assert zero.terms == grpo.terms
-    assert not zero.trackers
+    assert zero.parts.terms == grpo.parts.terms
+    assert not zero.parts.trackers
 
 
 def test_kl_and_plain_bonus_are_terms() -> None:
-    algorithm = build("algorithm.name=grpo", "algorithm.kl_coeff=0.5", "algorithm.settings.grpo.entropy_coeff=0.01")
-    data = algorithm.prepare(batch())
+    algorithm = build("algorithm.name=grpo", "algorithm.kl_coeff=0.5", "algorithm.entropy_coeff=0.01")
+    data = algorithm.prepare(batch(), FIRST)
     bound = {term.name: term for term in algorithm.bind(FIRST, data)}
     assert list(bound) == ["surrogate", "kl", "entropy_bonus"]
     assert bound["kl"].coefficient == 0.5
@@ -153,19 +155,26 @@ def test_kl_and_plain_bonus_are_terms() -> None:
     assert not algorithm.drop_uniform_groups
 
 
-def test_the_mismatch_weight_multiplies_the_loss() -> None:
-    plain, weighted = build("algorithm.name=grpo"), build("algorithm.name=grpo", "algorithm.mismatch_cap=1.5")
-    data = plain.prepare(batch())
-    data = data.with_(rollout_logprob=data.rollout_logprob - torch.tensor([0.0, math.log(4), 0.1, 0, 0]))
-    at = tokens(data)
-    before, after = (a.bind(FIRST, data)[0].value(at).value for a in (plain, weighted))
-    rho = (at.old_logprob - at.rollout_logprob).exp().clamp(max=1.5)
-    assert torch.allclose(after, before * rho)
+def test_gates_weigh_and_unclip_the_policy_loss() -> None:
+    algorithm = build("algorithm.name=grpo")
+    data = algorithm.prepare(batch(), FIRST)
+    at = tokens(data.with_(old_logprob=data.old_logprob - 1.0))
+    term = algorithm.bind(FIRST, data)[0]
+    plain = term.value(at).value
+    weight = torch.arange(11.0) / 2
+    assert torch.allclose(term.value(replace(at, weight=weight)).value, plain * weight)
+    free = term.value(replace(at, unclipped=torch.arange(11) < 5))
+    ratio = (at.logprob - at.old_logprob).exp()
+    assert torch.allclose(free.value[:5], (-at.advantage * ratio)[:5])
+    assert torch.equal(free.value[5:], plain[5:])
+    assert not free.diagnostics["clip_fraction"][:5].any()
+    garbage = replace(at, logprob=torch.full((11,), -math.inf), weight=torch.zeros(11))
+    assert torch.equal(term.value(garbage).value, torch.zeros(11))
 
 
 def test_trackers_come_back() -> None:
     first, second = build(), build()
-    first.observe(batch(0.7))
+    first.observe(batch(0.7), FIRST)
     second.load_state_dict(first.state_dict())
     logs = [algorithm.bind(LATER, batch())[2].log for algorithm in (first, second)]
     assert logs[0] == logs[1]
@@ -178,14 +187,14 @@ def test_trackers_come_back() -> None:
     [
         (["algorithm.drop_uniform_groups=true"], "epo has terms with a gradient in every group"),
         (["rollout.group_size=1"], "use at least 2"),
-        (["algorithm.mismatch_cap=2", "learner.old_logprobs=rollout"], "needs learner.old_logprobs=learner"),
+        (["algorithm.plugins=[epo, mismatch]", "learner.old_logprobs=rollout"], "needs learner.old_logprobs=learner"),
         (
             ["algorithm.settings.epo.entropy_coef=1"],
             r"'algorithm.*entropy_coef'; did you mean 'entropy_coeff'",
         ),
         (["algorithm.settings.eop.entropy_coeff=0.5"], r"unknown key 'algorithm.settings.eop'; did you mean 'epo'"),
-        (["algorithm.settings.zzzzzz={}"], "unknown key 'algorithm.settings.zzzzzz'; known: aepo"),
-        (["algorithm.settings.grpo.entropy_coeff=-1"], "settings.grpo.entropy_coeff: expected `float` >= 0.0"),
+        (["algorithm.settings.zzzzzz={}"], "unknown key 'algorithm.settings.zzzzzz'; known: epo"),
+        (["algorithm.entropy_coeff=-1"], "entropy_coeff: expected `float` >= 0.0"),
         (["algorithm.settings.epo.entropy_coeff=-1"], "settings.epo.entropy_coeff: expected `float` >= 0.0"),
         (["algorithm.settings.epo.entropy_coeff=.nan"], "settings.epo.entropy_coeff: expected `float` >= 0.0"),
         (["algorithm.settings.epo.slope=.inf"], "settings.epo.slope: expected a finite `float`"),
@@ -207,8 +216,8 @@ def test_unknown_algorithms_name_the_nearest() -> None:
 def test_a_constant_divides_epo_s_terms_whatever_the_padding() -> None:
     mode = "algorithm.settings.epo.aggregation=dr-grpo-mean"
     algorithm = build(mode, "algorithm.aggregation_constant=8", "algorithm.settings.epo.high_ratio=0.5")
-    algorithm.observe(batch())
-    data = algorithm.prepare(batch())
+    algorithm.observe(batch(), FIRST)
+    data = algorithm.prepare(batch(), FIRST)
     wide = data.with_(mask=F.pad(data.mask, (0, 9)), step_id=F.pad(data.step_id, (0, 9), value=-1))
     terms = algorithm.bind(LATER, data)[1:]
     assert [term.name for term in terms] == ["entropy_bonus", "smoothing"]
@@ -220,17 +229,17 @@ def test_a_constant_divides_epo_s_terms_whatever_the_padding() -> None:
 
 def test_infinite_bounds_that_mean_something() -> None:
     overrides = ["algorithm.settings.epo.high_ratio=.inf", "algorithm.clip_high=.inf", "algorithm.dual_clip=.inf"]
-    assert build(*overrides).terms[0].value(tokens(build().prepare(batch()))).value.isfinite().all()  # type: ignore[attr-defined]
+    assert build(*overrides).parts.terms[0].value(tokens(build().prepare(batch(), FIRST))).value.isfinite().all()  # type: ignore[attr-defined]
 
 
 def test_settings_of_other_algorithms_stay_unused() -> None:
     algorithm = build("algorithm.name=grpo", "algorithm.settings.epo.entropy_coeff=5")
-    assert algorithm.terms == build("algorithm.name=grpo").terms
+    assert algorithm.parts.terms == build("algorithm.name=grpo").parts.terms
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_the_resolved_configuration_has_every_setting(name: str) -> None:
     config = resolve_algorithm(recipe(f"algorithm.name={name}").algorithm)
-    assert set(config.settings) == {name}
+    assert set(config.settings) == set(config.plugins)
     assert resolve_algorithm(config) == config
-    assert config.settings[name]
+    assert all(config.settings[plugin] for plugin in config.plugins if plugin != "uniform_groups")

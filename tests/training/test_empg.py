@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from support.shaping import by_turn, padded, permuted, random_batch
 from torch import Tensor
 
-from palaestra.training.algorithms.empg import EntropyModulation, Modulation, Settings, modulate
 from palaestra.training.batch import Batch
+from palaestra.training.plugins.empg import EntropyModulation, Modulation, Settings, modulate
+from palaestra.training.seams import Moment
 
 CHECK = settings(max_examples=25, deadline=None, derandomize=True)
 SEEDS = st.integers(0, 10**6)
@@ -28,7 +29,7 @@ def of(batch: Batch, **options: Any) -> Modulation:
 
 
 def shaped(batch: Batch, **options: Any) -> Tensor:
-    return EntropyModulation(Settings(**options))(batch).advantage
+    return EntropyModulation(Settings(**options))(batch, Moment(0, 1)).advantage
 
 
 def base(batch: Batch) -> Tensor:
@@ -249,6 +250,6 @@ def test_one_turn_and_equal_entropies_are_the_base() -> None:
 
 
 def test_what_is_logged() -> None:
-    log = EntropyModulation(Settings())(random_batch(5)).log
+    log = EntropyModulation(Settings())(random_batch(5), Moment(0, 1)).log
     assert set(log) == {"empg_shift", "empg_flipped", "empg_last_turns"}
     assert 0 <= (log["empg_flipped"] or 0) <= 1

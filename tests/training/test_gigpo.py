@@ -10,6 +10,7 @@ from palaestra.training.algorithms import build_algorithm
 from palaestra.training.batch import Batch
 from palaestra.training.gigpo import anchor_groups, discounted_return, episode_return, gigpo_advantage, step_advantage
 from palaestra.training.rows import build_rows
+from palaestra.training.seams import Moment
 from palaestra.trajectories.record import Node, StepRecord, Trajectory
 
 
@@ -40,7 +41,7 @@ def test_without_its_weight_it_is_the_episode_advantage(normalise: str) -> None:
 
 
 def build(*overrides: str) -> Algorithm:
-    recipe = parse_recipe('name: x\ntasks: {train: "a:train"}\n', ["algorithm.advantage=gigpo", *overrides])
+    recipe = parse_recipe('name: x\ntasks: {train: "a:train"}\n', ["algorithm.name=gigpo", *overrides])
     return build_algorithm(recipe)
 
 
@@ -94,9 +95,11 @@ def test_recipes_get_the_reference_function_turn_by_turn(window: bool, normalise
     algorithm = build(
         f"algorithm.normalise={normalise}",
         "algorithm.invalid_penalty=0.1",
-        "algorithm.gigpo={gamma: 0.5, omega: 0.7}",
+        "algorithm.settings.gigpo={gamma: 0.5, omega: 0.7}",
     )
-    batch = algorithm.prepare(build_rows(plays(window=window), invalid_penalty=algorithm.invalid_penalty).batch)
+    batch = algorithm.prepare(
+        build_rows(plays(window=window), invalid_penalty=algorithm.invalid_penalty).batch, Moment(0, 1)
+    )
     assert len(batch.ids) == (10 if window else 4)
     expected = gigpo_advantage(
         torch.tensor([0, -0.1, 1, 0, 0, 0, -0.1, 1, 0, 1], dtype=torch.float64),
@@ -112,7 +115,7 @@ def test_recipes_get_the_reference_function_turn_by_turn(window: bool, normalise
 
 
 def test_in_a_group_that_always_succeeds_the_shorter_way_is_preferred() -> None:
-    batch = build("algorithm.normalise=mean").prepare(build_rows(plays()[2:]).batch)
+    batch = build("algorithm.normalise=mean").prepare(build_rows(plays()[2:]).batch, Moment(0, 1))
     found = by_turn(batch)
     assert found[0, 0] < 0 < found[1, 0]
     assert found[0, 2] == found[1, 1] == 0
@@ -120,19 +123,19 @@ def test_in_a_group_that_always_succeeds_the_shorter_way_is_preferred() -> None:
 
 def test_without_the_step_part_it_is_the_group_s_advantage() -> None:
     rows = build_rows(plays()).batch
-    group, gigpo = build("algorithm.advantage=group"), build("algorithm.gigpo.omega=0")
-    torch.testing.assert_close(gigpo.prepare(rows).advantage, group.prepare(rows).advantage)
+    group, gigpo = build("algorithm.name=grpo"), build("algorithm.settings.gigpo.omega=0")
+    torch.testing.assert_close(gigpo.prepare(rows, Moment(0, 1)).advantage, group.prepare(rows, Moment(0, 1)).advantage)
 
 
 def test_leave_one_out_is_refused() -> None:
-    with pytest.raises(ConfigError, match="algorithm.advantage gigpo has algorithm.normalise std or mean"):
+    with pytest.raises(ConfigError, match="the plug-in gigpo has algorithm.normalise std or mean"):
         build("algorithm.normalise=rloo")
 
 
 @pytest.mark.parametrize("setting", ["gamma=1.1", "gamma=.nan", "omega=-1", "omega=.inf"])
 def test_settings_have_ranges(setting: str) -> None:
-    with pytest.raises(ConfigError, match=rf"algorithm\.gigpo\.{setting[:5]}: expected"):
-        build(f"algorithm.gigpo.{setting}")
+    with pytest.raises(ConfigError, match=rf"algorithm\.settings\.gigpo\.{setting[:5]}: expected"):
+        build(f"algorithm.settings.gigpo.{setting}")
 
 
 def test_an_iteration_without_episodes_has_no_turns() -> None:

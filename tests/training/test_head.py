@@ -97,7 +97,7 @@ def test_engine_and_learner_agree(name: str, temperature: float) -> None:
     batch = one_row(prompt + completion.ids, len(prompt), temperature)
     flat = Flat.of(batch)
     with torch.no_grad():
-        logprob, entropy = PolicyModel(model)(batch, flat, next(micro_batches(flat, torch.arange(1), 99)))
+        logprob, entropy, _ = PolicyModel(model)(batch, flat, next(micro_batches(flat, torch.arange(1), 99)))
     assert logprob.tolist() == pytest.approx(completion.logprobs, abs=1e-4)
     assert entropy.tolist() == pytest.approx(completion.entropies, abs=1e-4)
 
@@ -106,7 +106,7 @@ def test_engine_and_learner_agree(name: str, temperature: float) -> None:
 def test_gradients_are_those_of_the_model_s_own_logits(name: str) -> None:
     model, ids = make(name), [5, 6, 7, 8, 9, 10]
     batch, flat = one_row(ids, 2, 0.7), Flat.of(one_row(ids, 2, 0.7))
-    logprob, entropy = PolicyModel(model)(batch, flat, next(micro_batches(flat, torch.arange(1), 99)))
+    logprob, entropy, _ = PolicyModel(model)(batch, flat, next(micro_batches(flat, torch.arange(1), 99)))
     (logprob.sum() + 0.3 * entropy.square().sum()).backward()
     ours = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()

@@ -11,7 +11,6 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from palaestra.config import LearnerConfig, OptimiserConfig, parse_recipe
 from palaestra.errors import ConfigError, TrainingError
-from palaestra.training.algorithm import Moment
 from palaestra.training.algorithms import build_algorithm
 from palaestra.training.batch import Batch
 from palaestra.training.checkpoint import fingerprint
@@ -19,6 +18,7 @@ from palaestra.training.forward import Flat, micro_batches, ranges
 from palaestra.training.learner import Learner, Update
 from palaestra.training.optimiser import Optimiser, learning_rate
 from palaestra.training.rows import build_rows
+from palaestra.training.seams import Moment
 from palaestra.trajectories.record import Node, StepRecord, Trajectory
 
 MOMENT = Moment(1, 10)
@@ -156,7 +156,7 @@ def test_without_any_signal_grpo_takes_no_step() -> None:
 def test_the_update_s_own_pass_gives_what_scoring_gives() -> None:
     batch = build_rows(episodes(constrained=True)).batch
     subject = learner(micro_batch_tokens=50)
-    logprob, entropy = subject.score(batch)
+    logprob, entropy, _ = subject.score(batch)
     update = subject.update(batch, MOMENT)
     assert update.batch.old_logprob is not None
     assert update.batch.old_entropy is not None
@@ -244,7 +244,7 @@ def test_there_is_no_dropout(checkpointing: bool) -> None:
     batch, model = build_rows(episodes()).batch, gpt2()
     subject = learner(model=model, gradient_checkpointing=checkpointing)
     state = torch.random.get_rng_state()
-    first, again = subject.score(batch), subject.score(batch)
+    first, again = subject.score(batch)[:2], subject.score(batch)[:2]
     update, found = gradients(subject, batch)
     assert torch.equal(torch.random.get_rng_state(), state)
     plain, expected = gradients(learner(model=gpt2(0.0)), batch)

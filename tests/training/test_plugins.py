@@ -13,36 +13,37 @@ from support.shaping import padded, permuted, random_batch
 
 from palaestra.config import PRESETS, AlgorithmConfig, Recipe, convert, load_recipe, parse_recipe, to_dict
 from palaestra.errors import ConfigError, TrainingError, UnknownNameError
-from palaestra.training.algorithm import Algorithm, Moment
-from palaestra.training.algorithms import ALGORITHMS, SHAPERS, build_algorithm, resolve_algorithm
+from palaestra.training.algorithm import Algorithm
+from palaestra.training.algorithms import ALGORITHMS, build_algorithm, resolve_algorithm
 from palaestra.training.batch import Batch
 from palaestra.training.checkpoint import fingerprint
-from palaestra.training.filters import FILTERS, UniformGroups
 from palaestra.training.learner import Learner, Update
-from palaestra.training.overlong import OverlongPenalty
+from palaestra.training.plugins import PLUGINS
+from palaestra.training.plugins.overlong import OverlongPenalty
+from palaestra.training.plugins.uniform_groups import UniformGroups
 from palaestra.training.policy_loss import POLICY_LOSSES
 from palaestra.training.rows import build_rows
+from palaestra.training.seams import Moment
 from palaestra.trajectories.record import Node, StepRecord, Trajectory
 
 MOMENT = Moment(1, 10)
 NAMES = sorted(ALGORITHMS)
 MIXES: list[list[str]] = [
     *([f"algorithm.name={name}"] for name in NAMES),
-    *(["algorithm.name=grpo", f"algorithm.shapers=[{name}]"] for name in SHAPERS),
-    *(["algorithm.name=grpo", f"algorithm.filters=[{name}]"] for name in FILTERS),
+    *(["algorithm.name=grpo", f"algorithm.plugins=[{name}]"] for name in PLUGINS if name not in ALGORITHMS),
     *(["algorithm.name=grpo", f"algorithm.policy_loss={name}"] for name in POLICY_LOSSES),
-    ["algorithm.name=epo", "algorithm.shapers=[empg, aepo]", "algorithm.filters=[uniform_groups]"],
-    ["algorithm.name=gigpo", "algorithm.overlong_penalty=1", "algorithm.policy_loss=span_ratio"],
+    ["algorithm.name=epo", "algorithm.plugins=[uniform_groups, epo, empg, aepo]"],
+    ["algorithm.name=gigpo", "algorithm.plugins=[gigpo, overlong, mismatch]", "algorithm.policy_loss=span_ratio"],
 ]
 """Every algorithm, every plug-in on its own, and some together."""
 EVERY = pytest.mark.parametrize("overrides", MIXES, ids=lambda overrides: "+".join(o.split(".")[-1] for o in overrides))
 NEUTRAL: dict[str, list[str]] = {
     "aepo": ["settings.aepo.advantage_weight=0", "policy_loss=clip", "aggregation=seq-mean-token-mean"],
-    "dapo": ["clip_high=0.2", "aggregation=seq-mean-token-mean", "filters=[]", "overlong_penalty=0"],
+    "dapo": ["clip_high=0.2", "aggregation=seq-mean-token-mean", "plugins=[]"],
     "dr_grpo": ["normalise=std", "aggregation=seq-mean-token-mean"],
     "empg": ["settings.empg.k=0", "settings.empg.zeta=0", "settings.empg.center=none", "settings.empg.eps_g=0"],
     "epo": ["settings.epo.entropy_coeff=0"],
-    "gigpo": ["gigpo.omega=0"],
+    "gigpo": ["settings.gigpo.omega=0"],
     "grpo": [],
     "gspo": ["policy_loss=clip", "clip_low=0.2", "clip_high=0.2", "dual_clip=3"],
     "reinforce": ["normalise=std", "clip_low=0.2", "clip_high=0.2", "dual_clip=3"],
@@ -138,8 +139,8 @@ def test_what_is_masked_out_changes_no_advantage(overrides: list[str]) -> None:
     algorithm, batch = build(*overrides), build_rows(episodes()).batch
     entropy = torch.rand(batch.shape, generator=torch.Generator().manual_seed(1))
     batch = batch.with_(old_entropy=entropy, old_logprob=-entropy)
-    expected = algorithm.prepare(algorithm.select(batch)).advantage
-    found = algorithm.prepare(algorithm.select(padded(batch, 3, math.nan))).advantage
+    expected = algorithm.prepare(algorithm.select(batch, MOMENT), MOMENT).advantage
+    found = algorithm.prepare(algorithm.select(padded(batch, 3, math.nan), MOMENT), MOMENT).advantage
     assert expected is not None
     assert found is not None
     torch.testing.assert_close(found[:, : batch.shape[1]], expected, rtol=0, atol=1e-6)
@@ -214,7 +215,7 @@ def test_state_comes_back(overrides: list[str]) -> None:
 @EVERY
 def test_groups_of_one_are_refused_where_they_say_nothing(overrides: list[str]) -> None:
     config = recipe(*overrides).algorithm
-    if config.normalise == "none" and not config.filters:
+    if config.normalise == "none" and not any(PLUGINS[name].groups for name in config.plugins):
         build(*overrides, "rollout.group_size=1")
     else:
         with pytest.raises(ConfigError, match="rollout.group_size 1"):
@@ -236,7 +237,7 @@ def test_an_entropy_history_that_is_empty_after_a_resume_means_no_smoothing() ->
 
 def test_what_a_recipe_says_beats_what_the_algorithm_prefers() -> None:
     dapo = recipe("algorithm.name=dapo", "algorithm.clip_high=0.2").algorithm
-    assert (dapo.clip_high, dapo.aggregation, dapo.filters) == (0.2, "token-mean", ("uniform_groups",))
+    assert (dapo.clip_high, dapo.aggregation, dapo.plugins) == (0.2, "token-mean", ("uniform_groups", "overlong"))
     assert AlgorithmConfig(name="gspo").clip_high == 4e-4
     assert AlgorithmConfig(name="grpo").clip_high == AlgorithmConfig(name="unknown").clip_high == 0.2
 
@@ -246,7 +247,7 @@ def test_a_resolved_recipe_reads_back_to_itself(name: str, tmp_path: Path) -> No
     config = resolve_algorithm(recipe(f"algorithm.name={name}").algorithm)
     assert convert(to_dict(config), AlgorithmConfig) == config
     assert set(PRESETS.get(name, {})) <= set(to_dict(config))
-    assert name in config.settings
+    assert set(config.plugins) <= set(config.settings)
     shipped = Path(__file__).parents[2] / "recipes" / "demo.yaml"
     build_algorithm(load_recipe(shipped, [f"algorithm.name={name}"]))
 
@@ -260,13 +261,15 @@ def test_every_preset_is_of_an_algorithm() -> None:
     ("overrides", "message"),
     [
         (["settings.aepo.branching=true", "name=aepo"], r"branching: AEPO's rollout half .* is not available; set it"),
-        (["shapers=[empg, empg]"], "a shaper is named twice"),
-        (["name=gigpo", "normalise=rloo"], "gigpo has algorithm.normalise std or mean, not rloo"),
-        (["name=gigpo", "normalise=none"], "gigpo has algorithm.normalise std or mean, not none"),
+        (["name=grpo", "plugins=[empg, empg]"], "a plug-in is named twice"),
+        (["name=empg", "plugins=[aepo]"], "leaves out 'empg', which algorithm.name stands for: add it, or use"),
+        (["plugins=[epo, mismatch]", "settings.mismatch.level=row"], "settings.mismatch.level: invalid enum value"),
+        (["name=gigpo", "normalise=rloo"], "the plug-in gigpo has algorithm.normalise std or mean, not rloo"),
+        (["name=gigpo", "normalise=none"], "the plug-in gigpo has algorithm.normalise std or mean, not none"),
         (["settings.empg.zta=1"], "did you mean 'zeta'"),
         (["settings.empg.percentile=0.5"], "settings.empg.percentile: expected `float` < 0.5"),
         (["settings.aepo.advantage_weight=-1"], "advantage_weight: expected `float` >= 0.0"),
-        (["overlong.unit=characters"], "algorithm.overlong.unit: invalid enum value"),
+        (["settings.overlong.unit=characters"], "algorithm.settings.overlong.unit: invalid enum value"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(overrides: list[str], message: str) -> None:
@@ -277,8 +280,8 @@ def test_settings_that_cannot_be_are_refused(overrides: list[str], message: str)
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("shapers=[emgp]", "unknown shaper 'emgp'; did you mean 'empg'"),
-        ("filters=[uniform_group]", "unknown filter 'uniform_group'; did you mean 'uniform_groups'"),
+        ("plugins=[emgp]", "unknown plug-in 'emgp'; did you mean 'empg'"),
+        ("plugins=[uniform_group]", "unknown plug-in 'uniform_group'; did you mean 'uniform_groups'"),
         ("policy_loss=gpso", "unknown policy loss 'gpso'; did you mean 'gspo'"),
         ("name=dpao", "unknown algorithm 'dpao'; did you mean 'dapo'"),
     ],
@@ -290,7 +293,7 @@ def test_unknown_names_have_the_nearest(override: str, message: str) -> None:
 
 @pytest.mark.parametrize("name", ["empg", "aepo"])
 def test_shapers_need_the_learner_s_entropies(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"algorithm.shapers \({name}\) read the learner's entropies"):
+    with pytest.raises(ConfigError, match=rf"algorithm.plugins \({name}\) read the learner's log-probs"):
         build(f"algorithm.name={name}", "learner.old_logprobs=rollout")
     assert {"old_entropy", "scored"} <= build(f"algorithm.name={name}").requires
     assert "scored" not in build("algorithm.name=aepo", "algorithm.settings.aepo.advantage_weight=0").requires
@@ -315,20 +318,20 @@ def test_a_group_is_uniform_up_to_rounding() -> None:
     batch = random_batch(0, groups=2, size=3)
     third = 1 / 3
     rewards = torch.tensor([third, 1 - 2 * third, third, 0.0, 0.0, 1e-3], dtype=torch.float64)
-    assert UniformGroups()(batch.with_(reward=rewards)).tolist() == [False] * 3 + [True] * 3
+    assert UniformGroups()(batch.with_(reward=rewards), MOMENT).tolist() == [False] * 3 + [True] * 3
 
 
 def test_the_overlong_penalty_grows_over_the_buffer() -> None:
     batch = random_batch(2)
     counts = torch.zeros(9).index_add(0, batch.traj, batch.mask.sum(1).float())
-    penalty = OverlongPenalty(limit=8, buffer=4, weight=2.0)(batch)
+    penalty = OverlongPenalty(limit=8, buffer=4, weight=2.0)(batch, MOMENT)
     expected = [-2.0 * min(1.0, max(0.0, (n - 4) / 4)) for n in counts.tolist()]
     assert penalty.tolist() == pytest.approx(expected)
     assert penalty.dtype == torch.float64
-    hard = OverlongPenalty(limit=5, buffer=0)(batch)
+    hard = OverlongPenalty(limit=5, buffer=0)(batch, MOMENT)
     assert hard.tolist() == [-1.0 if n > 5 else 0.0 for n in counts.tolist()]
     turns = [len(set(row[row >= 0].tolist())) for row in batch.step_id]
-    by_turn = OverlongPenalty(limit=4, buffer=2, unit="turns")(batch)
+    by_turn = OverlongPenalty(limit=4, buffer=2, unit="turns")(batch, MOMENT)
     assert by_turn.tolist() == pytest.approx([-min(1.0, max(0.0, (n - 2) / 2)) for n in turns])
 
 
@@ -346,11 +349,11 @@ def test_a_penalty_lowers_the_return_and_the_last_turn() -> None:
 
 
 def test_dapo_s_longest_episode_is_the_recipe_s() -> None:
-    (penalty,) = build("algorithm.name=dapo").rewards
+    (penalty,) = build("algorithm.name=dapo").parts.rewards
     assert penalty == OverlongPenalty(24, 0.2 * 24)
-    (turns,) = build("algorithm.name=dapo", "algorithm.overlong.unit=turns").rewards
+    (turns,) = build("algorithm.name=dapo", "algorithm.settings.overlong.unit=turns").parts.rewards
     assert turns == OverlongPenalty(4, 0.8, unit="turns")
-    (own,) = build("algorithm.name=dapo", "algorithm.overlong.limit=10", "algorithm.overlong_penalty=5").rewards
+    (own,) = build("algorithm.name=dapo", "algorithm.settings.overlong={limit: 10, penalty: 5}").parts.rewards
     assert own == OverlongPenalty(10, 2, 5)
 
 
@@ -373,4 +376,4 @@ def test_permuting_rows_permutes_filters() -> None:
     batch = random_batch(0)
     batch = batch.with_(reward=torch.where(batch.group == 1, 2.0, batch.reward))
     order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(UniformGroups()(permuted(batch, order)), UniformGroups()(batch)[order])
+    assert torch.equal(UniformGroups()(permuted(batch, order), MOMENT), UniformGroups()(batch, MOMENT)[order])

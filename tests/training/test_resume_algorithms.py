@@ -33,7 +33,7 @@ def outcome(directory: Path) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
         ["algorithm.name=aepo", "learner.epochs=2"],
         [
             "algorithm.name=epo",
-            "algorithm.shapers=[empg]",
+            "algorithm.plugins=[epo, empg]",
             "algorithm.policy_loss=span_ratio",
             "learner.mini_batches=2",
         ],

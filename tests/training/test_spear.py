@@ -17,8 +17,9 @@ from palaestra.training.baseline import BaselineBuffer
 from palaestra.training.covariance import CovarianceLoss, clip_cov, covariance, kl_cov, pick, pick_generator
 from palaestra.training.curriculum import imitation_weight, tool_call_weight
 from palaestra.training.imitation import recalibrated, replayed
+from palaestra.training.plugins.widest_groups import WidestGroups
 from palaestra.training.returns import group_means, returns_of
-from palaestra.training.spread import WidestGroups
+from palaestra.training.seams import Moment
 from palaestra.training.surrogate import surrogate
 from palaestra.training.tool_reward import composite_reward, tool_call_reward
 
@@ -29,6 +30,8 @@ LENGTHS = st.integers(1, 300)
 MEANS = st.lists(st.lists(st.floats(-10, 10), max_size=5), max_size=12)
 WIDE: dict[str, Any] = {"low": 0.0, "high": math.inf, "rate": 0.3}
 """Many eligible tokens."""
+
+MOMENT = Moment(1, 10)
 
 
 def columns(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -157,7 +160,7 @@ def test_replayed_advantages_are_positive_constants() -> None:
 @given(seed=SEEDS, groups=st.integers(1, 7), part=st.floats(0, 1))
 def test_the_widest_groups_stay_whole(seed: int, groups: int, part: float) -> None:
     batch = random_batch(seed, groups=groups)
-    keep = WidestGroups(part)(batch)
+    keep = WidestGroups(part)(batch, Moment(1, 10))
     whole = keep.view(groups, 3)
     assert torch.equal(whole.any(1), whole.all(1))
     assert int(whole[:, 0].sum()) == max(1, math.floor(part * groups))
@@ -165,18 +168,18 @@ def test_the_widest_groups_stay_whole(seed: int, groups: int, part: float) -> No
     close(returns_of(batch).std, std)
     dropped = std[~whole[:, 0]]
     assert not len(dropped) or std[whole[:, 0]].min() >= dropped.max() - 1e-12
-    assert torch.equal(WidestGroups(1.0)(batch), torch.ones_like(keep))
+    assert torch.equal(WidestGroups(1.0)(batch, Moment(1, 10)), torch.ones_like(keep))
 
 
 @CHECK
 @given(seed=SEEDS, order=st.permutations(range(9)))
 def test_groups_do_not_depend_on_the_order_and_layout_of_rows(seed: int, order: list[int]) -> None:
     batch, index = random_batch(seed), torch.tensor(order)
-    assert torch.equal(WidestGroups()(permuted(batch, index)), WidestGroups()(batch)[index])
+    assert torch.equal(WidestGroups()(permuted(batch, index), MOMENT), WidestGroups()(batch, MOMENT)[index])
     rows = by_turn(batch)
     present = torch.zeros(9, dtype=torch.bool).index_fill(0, rows.traj, value=True)
     if bool(present.all()):
-        assert torch.equal(WidestGroups()(rows), WidestGroups()(batch)[rows.traj])
+        assert torch.equal(WidestGroups()(rows, MOMENT), WidestGroups()(batch, MOMENT)[rows.traj])
         assert group_means(rows) == pytest.approx(group_means(batch), abs=1e-12)
 
 
@@ -184,8 +187,8 @@ def test_ties_go_to_the_first_group_and_equal_returns_have_no_spread() -> None:
     batch = random_batch(0, groups=4, size=3)
     batch = batch.with_(reward=torch.tensor([0.1] * 3 + [0, 1, 0] * 2 + [0.7] * 3, dtype=torch.float64))
     assert returns_of(batch).std[[0, 3]].tolist() == [0, 0]
-    assert WidestGroups(0.75)(batch).view(4, 3)[:, 0].tolist() == [True, True, True, False]
-    assert WidestGroups(0.25)(batch).view(4, 3)[:, 0].tolist() == [False, True, False, False]
+    assert WidestGroups(0.75)(batch, Moment(1, 10)).view(4, 3)[:, 0].tolist() == [True, True, True, False]
+    assert WidestGroups(0.25)(batch, Moment(1, 10)).view(4, 3)[:, 0].tolist() == [False, True, False, False]
 
 
 def test_group_means_are_of_what_is_left_with_all_its_returns() -> None:
@@ -355,4 +358,4 @@ def test_bad_columns_stay_finite(inside: bool) -> None:
 
 def test_padding_of_a_batch_leaves_groups_alone() -> None:
     batch = random_batch(3)
-    assert torch.equal(WidestGroups()(padded(batch, 3, math.nan)), WidestGroups()(batch))
+    assert torch.equal(WidestGroups()(padded(batch, 3, math.nan), MOMENT), WidestGroups()(batch, MOMENT))

@@ -49,12 +49,10 @@ def rows(directory: Path, kind: str) -> list[dict[str, Any]]:
     return [row for row in read_metrics(directory / "metrics.jsonl") if row["kind"] == kind]
 
 
-@pytest.mark.parametrize("algorithm", ["epo", "grpo", "grpo gigpo"])
+@pytest.mark.parametrize("algorithm", ["epo", "grpo", "gigpo"])
 def test_training_learns(folder: Path, algorithm: str) -> None:
     """From about chance (one command of four, twice) to nearly always."""
-    algorithm, _, advantage = algorithm.partition(" ")
     overrides = [
-        f"algorithm.advantage={advantage or 'group'}",
         "budget.iterations=40",
         "evaluation.every=0",
         "evaluation.test_episodes=0",

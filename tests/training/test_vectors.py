@@ -11,7 +11,6 @@ from torch import Tensor
 
 from palaestra.training.advantage import group_advantage
 from palaestra.training.aggregate import aggregate, token_weights
-from palaestra.training.algorithm import Tokens
 from palaestra.training.entropy import Corridor, EntropyOptions, corridor_penalty, phase_weight
 from palaestra.training.entropy_history import EntropyHistory, EntropyRecord
 from palaestra.training.gigpo import (
@@ -25,6 +24,7 @@ from palaestra.training.importance import effective_sample_size, importance_rati
 from palaestra.training.kl import kl_estimate
 from palaestra.training.logprob import logprob_entropy
 from palaestra.training.policy_loss import Bounds, PolicyLoss
+from palaestra.training.seams import Tokens
 from palaestra.training.steps import broadcast_steps, step_mean
 from palaestra.training.surrogate import surrogate
 

@@ -13,8 +13,9 @@ from palaestra.training.baseline import BaselineBuffer
 from palaestra.training.covariance import clip_cov, covariance, kl_cov, pick, pick_generator
 from palaestra.training.curriculum import imitation_weight, tool_call_weight
 from palaestra.training.imitation import fresh, recalibrated, replayed
+from palaestra.training.plugins.widest_groups import WidestGroups
 from palaestra.training.returns import returns_of
-from palaestra.training.spread import WidestGroups
+from palaestra.training.seams import Moment
 from palaestra.training.surrogate import surrogate
 from palaestra.training.tool_reward import composite_reward, tool_call_reward
 
@@ -75,7 +76,7 @@ def group_filter(params: Case, inputs: Case) -> Case:
     groups = inputs["groups"]
     batch = random_batch(0, groups=len(groups), size=4)
     batch = batch.with_(reward=f64([value for values in groups.values() for value in values]))
-    keep = WidestGroups(params["ratio"])(batch).view(len(groups), 4)
+    keep = WidestGroups(params["ratio"])(batch, Moment(1, 10)).view(len(groups), 4)
     assert torch.equal(keep.any(1), keep.all(1))
     return {
         "std": dict(zip(groups, returns_of(batch).std.tolist(), strict=True)),

@@ -16,25 +16,15 @@ from typing import Any
 
 from torch import Tensor
 
-from palaestra.config import AlgorithmConfig
-from palaestra.training.algorithm import Algorithm, BoundTerm, EntropyBonus, Moment, Need, Tokens, Values
-from palaestra.training.algorithms.grpo import Shapers, assemble, base_terms, constant_of
+from palaestra.config import Recipe
 from palaestra.training.batch import Batch
 from palaestra.training.entropy import Corridor, EntropyOptions, corridor_penalty, phase_weight
 from palaestra.training.entropy_history import EntropyHistory, EntropyRecord
+from palaestra.training.plugin import Plugin
+from palaestra.training.seams import BoundTerm, Moment, Need, Parts, Term, Tokens, Values
+from palaestra.training.terms import EntropyBonus, constant_of
 
 Settings = EntropyOptions
-
-
-def build(config: AlgorithmConfig, settings: EntropyOptions, shapers: Shapers = ()) -> Algorithm:
-    """GRPO plus bonus and smoothing; with `entropy_coeff` 0 it is GRPO exactly."""
-    if settings.entropy_coeff == 0:
-        return assemble(config, base_terms(config), shapers=shapers)
-    tracker, constant = EntropyTracker(), constant_of(config, settings.aggregation)
-    terms = (*base_terms(config), EntropyBonus(settings.entropy_coeff, settings.aggregation, constant))
-    if settings.smoothing:
-        terms = (*terms, Smoothing(settings, tracker, constant))
-    return assemble(config, terms, {"entropy": tracker}, shapers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +34,7 @@ class EntropyTracker:
     history: EntropyHistory = field(default_factory=EntropyHistory)
     requires: frozenset[Need] = frozenset({"old_entropy"})
 
-    def observe(self, batch: Batch) -> None:
+    def observe(self, batch: Batch, moment: Moment) -> None:
         """Append this iteration."""
         self.history.append(measure(batch))
 
@@ -120,3 +110,24 @@ def _mean(value: Tensor) -> float | None:
     """One number for the log; over the turns that have one."""
     known = value[value.isfinite()]
     return float(known.mean()) if known.numel() else None
+
+
+def build(settings: EntropyOptions, recipe: Recipe) -> Parts:
+    """Bonus and smoothing; nothing with `entropy_coeff` 0."""
+    if settings.entropy_coeff == 0:
+        return Parts()
+    tracker, constant = EntropyTracker(), constant_of(recipe, settings.aggregation)
+    terms: tuple[Term, ...] = (EntropyBonus(settings.entropy_coeff, settings.aggregation, constant),)
+    if settings.smoothing:
+        terms = (*terms, Smoothing(settings, tracker, constant))
+    return Parts(terms=terms, trackers={"entropy": tracker})
+
+
+PLUGIN = Plugin(
+    name="epo",
+    summary="entropy that rises without bound early in long episodes, or collapses",
+    source="Xu et al. 2025, arXiv 2509.22576",
+    settings=EntropyOptions,
+    build=build,
+    neutral={"entropy_coeff": 0.0},
+)

@@ -15,10 +15,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from palaestra.config import AlgorithmConfig, Config, NonNegativeFloat
+from palaestra.config import Config, NonNegativeFloat, Recipe
 from palaestra.errors import ConfigError
-from palaestra.training.algorithm import Need, Shaped, Tokens
 from palaestra.training.batch import Batch
+from palaestra.training.plugin import Plugin
+from palaestra.training.seams import Moment, Need, Parts, Shaped, Tokens
 
 TINY = 1e-6
 """Below this a standard deviation is rounding."""
@@ -72,7 +73,7 @@ class EntropyAwareAdvantage:
     clamp: bool = False
     requires: frozenset[Need] = frozenset({"old_entropy", "scored"})
 
-    def __call__(self, batch: Batch) -> Shaped:
+    def __call__(self, batch: Batch, moment: Moment) -> Shaped:
         """Advantages times their factors."""
         assert batch.advantage is not None
         assert batch.old_entropy is not None
@@ -95,8 +96,8 @@ class CodeAdvantage:
         return replace(tokens, advantage=(tokens.advantage * factor).to(tokens.advantage.dtype))
 
 
-def shaper(config: AlgorithmConfig, settings: Settings) -> EntropyAwareAdvantage | CodeAdvantage | None:
-    """The entropy-aware advantage, or `None` with weight 0.
+def build(settings: Settings, recipe: Recipe) -> Parts:
+    """The entropy-aware advantage.
 
     Raises:
         ConfigError: the rollout half is asked for.
@@ -106,5 +107,18 @@ def shaper(config: AlgorithmConfig, settings: Settings) -> EntropyAwareAdvantage
             "algorithm.settings.aepo.branching: AEPO's rollout half (entropy pre-monitoring and branching) is not "
             "available; set it to false to train with its update half"
         )
-    kind = CodeAdvantage if settings.statistics == "code" else EntropyAwareAdvantage
-    return kind(settings.advantage_weight, settings.clamp) if settings.advantage_weight else None
+    if not settings.advantage_weight:
+        return Parts()
+    if settings.statistics == "code":
+        return Parts(token_shapers=(CodeAdvantage(settings.advantage_weight, settings.clamp),))
+    return Parts(shapers=(EntropyAwareAdvantage(settings.advantage_weight, settings.clamp),))
+
+
+PLUGIN = Plugin(
+    name="aepo",
+    summary="the update treats tokens alike, whether the policy was sure of them or exploring",
+    source="Dong et al. 2025, arXiv 2510.14545",
+    settings=Settings,
+    build=build,
+    neutral={"advantage_weight": 0.0},
+)

@@ -8,8 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from palaestra.config import Config, Fraction, Recipe
 from palaestra.training.batch import Batch
+from palaestra.training.plugin import Plugin
 from palaestra.training.returns import returns_of
+from palaestra.training.seams import Moment, Parts
+
+
+class Settings(Config, frozen=True, kw_only=True):
+    """How many stay."""
+
+    part: Fraction = 0.75
+    """Of the groups; at least one group stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +30,7 @@ class WidestGroups:
     part: float = 0.75
     """Of the groups, in [0, 1]."""
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: Batch, moment: Moment) -> Tensor:
         """[B] bool."""
         found = returns_of(batch)
         groups = len(found.std)
@@ -28,3 +38,19 @@ class WidestGroups:
         keep = torch.zeros(groups, dtype=torch.bool)
         keep[widest] = True
         return keep[found.row_group]
+
+
+def build(settings: Settings, recipe: Recipe) -> Parts:
+    """The filter."""
+    return Parts(filters=(WidestGroups(settings.part),)) if settings.part < 1 else Parts()
+
+
+PLUGIN = Plugin(
+    name="widest_groups",
+    summary="groups whose episodes ended nearly alike say little: the 75 % whose returns differ most stay",
+    source="Qin et al. 2025, arXiv 2509.22601",
+    settings=Settings,
+    build=build,
+    neutral={"part": 1.0},
+    groups=True,
+)

@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 
 from palaestra.config import Config, NonNegativeFloat
-from palaestra.training.algorithm import Need, Shaped
 from palaestra.training.batch import Batch
 from palaestra.training.numbering import number
+from palaestra.training.plugin import Plugin
+from palaestra.training.seams import Moment, Need, Parts, Shaped
 
 Center = Literal["step", "token", "none"]
 
@@ -137,7 +138,7 @@ class EntropyModulation:
     options: Settings
     requires: frozenset[Need] = frozenset({"old_entropy", "scored"})
 
-    def __call__(self, batch: Batch) -> Shaped:
+    def __call__(self, batch: Batch, moment: Moment) -> Shaped:
         """The modulated advantages."""
         assert batch.advantage is not None
         assert batch.old_entropy is not None
@@ -171,3 +172,13 @@ def _mean(values: Tensor) -> float:
 
 def _share(chosen: Tensor, among: Tensor) -> float:
     return float((chosen & among).sum()) / max(1, int(among.sum()))
+
+
+PLUGIN = Plugin(
+    name="empg",
+    summary="steps the policy is sure of get small updates, uncertain ones large and noisy updates",
+    source="Wang et al. 2025, arXiv 2509.09265",
+    settings=Settings,
+    build=lambda settings, recipe: Parts(shapers=(EntropyModulation(settings),)),
+    neutral={"k": 0.0, "zeta": 0.0, "center": "none", "eps_g": 0.0},
+)

@@ -1,18 +1,16 @@
-"""Sample filters: which rows of an iteration take part in its update at all."""
+"""The sample filter that leaves out groups whose episodes all got the same reward (Yu et al. 2025, DAPO)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from palaestra.training.algorithm import Filter
 from palaestra.training.batch import Batch
 from palaestra.training.numbering import number
-from palaestra.training.registry import Registered
-from palaestra.training.spread import WidestGroups
+from palaestra.training.plugin import Plugin
+from palaestra.training.seams import Moment, Parts
 
 EQUAL = 1e-6
 """Rewards this close are the same; more of a difference comes from what was played, not from rounding."""
@@ -23,7 +21,7 @@ class UniformGroups:
     """Drops the groups whose episodes all got the same reward (dynamic sampling, Yu et al. 2025, in one round: groups
     are not played again until there are enough)."""
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: Batch, moment: Moment) -> Tensor:
         """[B] bool."""
         _, group, size = number(batch.group)
         empty = batch.reward.new_zeros(len(size))
@@ -32,16 +30,11 @@ class UniformGroups:
         return (high - low > EQUAL)[group].to(torch.bool)
 
 
-FILTERS: dict[str, Registered[Callable[[], Filter]]] = {
-    "uniform_groups": Registered(
-        UniformGroups,
-        "groups that say nothing dilute the update (dynamic sampling, one round)",
-        "Yu et al. 2025, arXiv 2503.14476",
-    ),
-    "widest_groups": Registered(
-        WidestGroups,
-        "groups whose episodes ended nearly alike say little: the 75 % whose returns differ most stay",
-        "Qin et al. 2025, arXiv 2509.22601",
-    ),
-}
-"""Add an entry to make a filter available in `algorithm.filters`."""
+PLUGIN = Plugin(
+    name="uniform_groups",
+    summary="groups that say nothing dilute the update (dynamic sampling, one round)",
+    source="Yu et al. 2025, arXiv 2503.14476",
+    build=lambda settings, recipe: Parts(filters=(UniformGroups(),)),
+    neutral=None,
+    groups=True,
+)
