@@ -69,7 +69,7 @@ class EvalResult(msgspec.Struct, frozen=True, kw_only=True):
     ) -> EvalResult:
         """Summarise finished episodes."""
         total = _row(trajectories)
-        steps = [step for t in trajectories for step in t.steps]
+        steps = [step for t in trajectories for step in t.own_steps]
         kinds = sorted({t.kind for t in trajectories if t.kind})
         return cls(
             suite=suite,

@@ -92,6 +92,9 @@ class Batch:
     """[B, T] float32: under the frozen reference policy."""
     turns: Turns | None = None
     """What happened turn by turn, for credit within episodes; `step_id` is a position in the trajectory's turns."""
+    copy_of: Tensor | None = None
+    """[B, T] int64: of tokens that a trajectory has from the one that it branched off, where in the batch they are
+    trained, as `row * T + column`; -1 elsewhere. Here they are context: false in `mask`. `None`: nothing branched."""
     kept: Tensor | None = None
     """[B] bool: rows that the sample filters left. The others have no part in statistics, denominators and gradients.
     `None`: all rows."""

@@ -52,5 +52,6 @@ def whole(batch: Batch) -> Batch:
         for each in dataclasses.fields(batch)
         if isinstance(value := getattr(batch, each.name), Tensor) and value.shape == batch.ids.shape
     }
-    columns |= {"mask": batch.mask | copied, "copy_of": None, "allowed": None}
+    extra = {name: filled(column) for name, column in batch.extra.items()}
+    columns |= {"mask": batch.mask | copied, "extra": extra, "copy_of": None, "allowed": None}
     return batch.with_(**columns)

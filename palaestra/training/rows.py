@@ -3,23 +3,26 @@
 A row is a sequence of nodes read once by the model. A step whose prompt extends the row (the previous prompt, the
 previous completion, the new observation) is appended to it, so that an episode with full history is one row and its
 shared prefix is computed once. A step whose context was cut (a window, a summary) begins a new row. Every completion is
-trained exactly once: where it comes again as the context of a later row it is masked out.
+trained exactly once: where it comes again, as the context of a later row or at the beginning of a trajectory that
+branched off, it is masked out.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from palaestra.errors import DataError
 from palaestra.training.batch import Allowed, Batch, Turns
 from palaestra.training.groups import require_equal_starts
+from palaestra.trajectories.branches import keepers
 from palaestra.trajectories.record import Node, Trajectory
 
 TRAINABLE = ("ok", "overflow")
@@ -35,7 +38,7 @@ class Row:
     nodes: list[int]
     """Indices of the trajectory's nodes, in order."""
     steps: dict[int, int]
-    """Node index of each completion trained in this row → its turn."""
+    """Node index of each completion that has its place in this row → its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ def build_rows(trajectories: Sequence[Trajectory], *, temperature: float = 1.0, 
     left_out.subtract(t.status if t.status not in TRAINABLE else "empty" for t in kept)
     rows = [row for index, trajectory in enumerate(kept) for row in rows_of(trajectory, index)]
     rewards = [t.total_reward - invalid_penalty * sum(s.invalid for s in t.steps) for t in kept]
-    batch = _fill(rows, kept, rewards, temperature)
+    batch = _fill(rows, kept, rewards, temperature, keepers(kept, trajectories))
     batch = batch.with_(turns=_turns(kept, invalid_penalty), episodes=tuple(kept))
     return Rows(batch=batch, trajectories=kept, left_out={k: n for k, n in sorted(left_out.items()) if n > 0})
 
@@ -101,8 +104,13 @@ def rows_of(trajectory: Trajectory, index: int = 0) -> list[Row]:
 
 
 def _fill(
-    rows: Sequence[Row], trajectories: Sequence[Trajectory], rewards: Sequence[float], temperature: float
+    rows: Sequence[Row],
+    trajectories: Sequence[Trajectory],
+    rewards: Sequence[float],
+    temperature: float,
+    kept_in: Sequence[Sequence[int]],
 ) -> Batch:
+    """`kept_in` as `keepers` gives it."""
     lengths = np.array(
         [sum(len(trajectories[r.trajectory].nodes[n].ids) for n in r.nodes) for r in rows], dtype=np.int64
     )
@@ -115,7 +123,7 @@ def _fill(
     )
     allowed: list[list[int]] = []
     for index, row in enumerate(rows):
-        columns.write(index, row, trajectories[row.trajectory], allowed)
+        columns.write(index, row, trajectories[row.trajectory], kept_in[row.trajectory], allowed)
     if (columns.step[:, :1] >= 0).any():
         raise DataError("a row begins with a sampled token: nothing predicts it")
     groups = _numbered(t.group or t.id for t in trajectories)
@@ -132,6 +140,7 @@ def _fill(
         rollout_entropy=torch.from_numpy(columns.entropy),
         allowed=_ragged(allowed) if any(allowed) else None,
         temperature=temperature,
+        copy_of=columns.copy_of() if any(kept_in) else None,
     )
 
 
@@ -143,8 +152,14 @@ class _Columns:
     step: NDArray[np.int64]
     logprob: NDArray[np.float32]
     entropy: NDArray[np.float32]
+    places: dict[tuple[int, int], tuple[int, slice]] = field(default_factory=dict)
+    """Where each turn's completion is trained, by trajectory and turn: its row and columns."""
+    copies: list[tuple[tuple[int, int], int, slice]] = field(default_factory=list)
+    """Completions that are trained at another place: which, and where they are."""
 
-    def write(self, index: int, row: Row, trajectory: Trajectory, allowed: list[list[int]]) -> None:
+    def write(
+        self, index: int, row: Row, trajectory: Trajectory, kept_in: Sequence[int], allowed: list[list[int]]
+    ) -> None:
         start = 0
         for n in row.nodes:
             node = trajectory.nodes[n]
@@ -152,12 +167,32 @@ class _Columns:
             self.ids[index, span] = node.ids
             if n in row.steps:
                 _check_sampled(node, trajectory)
-                self.step[index, span] = row.steps[n]
-                self.logprob[index, span] = node.logprobs
-                if node.entropies:
-                    self.entropy[index, span] = node.entropies
-                allowed.extend(node.allowed if node.allowed is not None else [[]] * len(node.ids))
+                turn = row.steps[n]
+                keeper = kept_in[turn] if turn < len(kept_in) else row.trajectory
+                if keeper == row.trajectory:
+                    self.places[keeper, turn] = index, span
+                    self._train(index, span, node, turn, allowed)
+                else:
+                    self.copies.append(((keeper, turn), index, span))
             start = span.stop
+
+    def _train(self, index: int, span: slice, node: Node, turn: int, allowed: list[list[int]]) -> None:
+        self.step[index, span] = turn
+        self.logprob[index, span] = node.logprobs
+        if node.entropies:
+            self.entropy[index, span] = node.entropies
+        allowed.extend(node.allowed if node.allowed is not None else [[]] * len(node.ids))
+
+    def copy_of(self) -> Tensor:
+        """As `Batch.copy_of`."""
+        width = self.ids.shape[1]
+        found = np.full(self.ids.shape, -1, np.int64)
+        for which, index, span in self.copies:
+            row, columns = self.places.get(which, (index, slice(0)))
+            if not np.array_equal(self.ids[row, columns], self.ids[index, span]):
+                raise DataError(f"turn {which[1]} of a trajectory and of one that branched off it later differ")
+            found[index, span] = row * width + np.arange(columns.start, columns.stop)
+        return torch.from_numpy(found)
 
 
 def _turns(trajectories: Sequence[Trajectory], invalid_penalty: float) -> Turns:

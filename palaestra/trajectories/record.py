@@ -96,7 +96,8 @@ class Trajectory(msgspec.Struct, omit_defaults=True, kw_only=True):
     steps: list[StepRecord] = []
     final_observation: str = ""
     branch_of: tuple[str, int] | None = None
-    """Trajectory id and step index from which this one was forked."""
+    """Id of the trajectory that this one branched off, and how many of its steps it has from there. The record holds
+    the whole episode all the same: those steps, and the nodes up to the last one's completion, are copies."""
     attempt: int = 0
     """How often the episode had to be started again before this record."""
     meta: dict[str, Any] = {}
@@ -112,6 +113,22 @@ class Trajectory(msgspec.Struct, omit_defaults=True, kw_only=True):
         return prompt
 
     @property
+    def parent(self) -> str:
+        """Id of the trajectory that this one branched off; empty if it began at the prompt."""
+        return self.branch_of[0] if self.branch_of else ""
+
+    @property
+    def branched_at(self) -> int:
+        """How many steps, at the beginning, were played and sampled by the trajectory that this one branched off."""
+        return min(self.branch_of[1], len(self.steps)) if self.branch_of else 0
+
+    @property
+    def own_steps(self) -> list[StepRecord]:
+        """The steps that were played for this trajectory: every step of a run is in exactly one such list."""
+        return self.steps[self.branched_at :]
+
+    @property
     def sampled_tokens(self) -> int:
-        """How many tokens the policy sampled."""
-        return sum(len(node.ids) for node in self.nodes if node.sampled)
+        """How many tokens the policy sampled for this trajectory; what came with the branch is not counted again."""
+        copied = max((step.completion + 1 for step in self.steps[: self.branched_at]), default=0)
+        return sum(len(node.ids) for node in self.nodes[copied:] if node.sampled)

@@ -63,11 +63,14 @@ def step_credit(trajectory: Trajectory) -> list[float]:
 
 
 def entropy_by_turn(trajectories: Sequence[Trajectory]) -> list[float | None]:
-    """Mean over trajectories of each turn's mean entropy, nats, by turn index; `None` for turns without entropies."""
+    """Mean over trajectories of each turn's mean entropy, nats, by turn index; `None` for turns without entropies.
+
+    What a trajectory has from the one that it branched off counts there only.
+    """
     columns: list[list[float]] = []
     for trajectory in trajectories:
         columns += [[] for _ in range(len(trajectory.steps) - len(columns))]
-        for turn in turns(trajectory):
+        for turn in turns(trajectory)[trajectory.branched_at :]:
             if turn.entropy is not None:
                 columns[turn.index].append(turn.entropy)
     return [sum(column) / len(column) if column else None for column in columns]
