@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """  palaestra algorithms
   palaestra algorithms empg
+  palaestra algorithms gauss_rank --import gauss_rank.py
   palaestra algorithms --json"""
 
 
@@ -20,6 +21,7 @@ def configure(parser: Parser) -> None:
     """Declare the arguments."""
     parser.add_argument("name", nargs="?", help="an algorithm or plug-in; default, all of them")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.accept_imports()
 
 
 def run(args: argparse.Namespace) -> int:

@@ -47,14 +47,14 @@ class Parser(argparse.ArgumentParser):
         return f"; did you mean {close[0]}?" if close else ""
 
     def accept_imports(self) -> None:
-        """Add `--import`, for environments that are not installed as a package."""
+        """Add `--import`, for environments and algorithms that are not installed as a package."""
         self.add_argument(
             "--import",
             dest="imports",
             action="append",
             default=[],
             metavar="MODULE",
-            help="module or file.py that registers environments, imported first",
+            help="module or file.py that registers environments or algorithms, imported first",
         )
 
 
