@@ -12,6 +12,7 @@ from torch import Tensor
 from palaestra.errors import CheckpointError, ConfigError, TrainingError
 from palaestra.training.advantage import Normalise, Singleton, Weighting, group_advantage
 from palaestra.training.batch import Batch
+from palaestra.training.branches import shared_advantage
 from palaestra.training.seams import Advantage, BoundTerm, Extra, Moment, Need, Needy, Parts, Tokens
 
 
@@ -77,7 +78,8 @@ class Algorithm:
 
     def prepare(self, batch: Batch, moment: Moment) -> Batch:
         """The batch with its advantages; all of its other columns are there."""
-        batch = batch.with_(advantage=self.advantage(batch))
+        own = self.parts.own_credit
+        batch = batch.with_(advantage=self.advantage(batch) if own else shared_advantage(self.advantage, batch))
         if batch.kept is not None:
             batch = batch.with_(advantage=_inside(batch, batch.advantage))
         for shaper in self.parts.shapers:

@@ -18,7 +18,7 @@ from torch import Tensor
 from palaestra.training.batch import Batch
 
 
-def shared_prefix_advantage(estimate: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
+def shared_advantage(estimate: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
     """What `estimate` says, and on shared tokens the mean over the trajectories through them; [B, T] float32.
 
     Args:

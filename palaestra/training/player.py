@@ -12,6 +12,7 @@ from palaestra.agents.engines.torch_engine import TorchEngine
 from palaestra.agents.language import LanguageAgent
 from palaestra.agents.models import LoadedModel
 from palaestra.agents.opening import evaluation_settings, language_agent, limits_of
+from palaestra.agents.planner import Planner
 from palaestra.agents.rollout import Episode, rollout
 from palaestra.config import AgentConfig, Recipe
 from palaestra.envs.registry import make
@@ -35,10 +36,16 @@ class Player:
         self.chat = ChatFormat.from_tokenizer(loaded.tokenizer)
         self.limits = limits_of(recipe)
 
-    async def play(self, episodes: Sequence[Episode], version: int) -> list[Trajectory]:
-        """One trajectory per episode; `version` is noted on what the policy samples."""
+    async def play(self, episodes: Sequence[Episode], version: int, planner: Planner | None = None) -> list[Trajectory]:
+        """One trajectory per episode.
+
+        Args:
+            episodes: what to play.
+            version: noted on what the policy samples.
+            planner: plays each group as a whole; `None` plays every episode by itself.
+        """
         async with self._agent(len(episodes), self.recipe.agent, version) as agent:
-            return await rollout(episodes, agent, make, self.limits)
+            return await rollout(episodes, agent, make, self.limits, planner=planner)
 
     async def evaluate(
         self,

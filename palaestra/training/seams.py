@@ -9,20 +9,26 @@ A **reward shaper** adds to returns. A **filter** says which rows take part, by 
 filter that has seen the advantages. A **shaper** changes advantages. A **gate** weighs or marks tokens, by statistics
 of all tokens of a step. A **term** (the policy loss, an entropy bonus, a KL penalty, ...) gives one value per policy
 token; how tokens become one number is its `aggregation`, whose weights are computed once on the whole mini-batch. A
-**replay** brings further batches with terms of their own. A **tracker** is memory that moves after the update. Every
-plug-in declares what it `requires`, and the learner computes the union once.
+**replay** brings further batches with terms of their own. A **tracker** is memory that moves after the update. Before
+all that, a **planner** says how the groups are played. Every plug-in declares what it `requires`, and the learner
+computes the union once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from palaestra.agents.planner import Planner
 from palaestra.training.aggregate import Mode, token_weights
 from palaestra.training.batch import Batch
+
+if TYPE_CHECKING:
+    from palaestra.config import LearnerConfig
+    from palaestra.training.forward import PolicyModel
 
 Need = Literal["entropy_grad", "old_logprob", "old_entropy", "ref_logprob", "scored"]
 """What a plug-in may require beyond the current log-probs, the rollout's columns and the advantage. `scored`: the
@@ -261,6 +267,25 @@ class Tracker(Protocol):
         """Put back what `state_dict` gave."""
 
 
+class Critic(Protocol):
+    """What states are worth: learns beside the policy, a step of its own in each of the policy's."""
+
+    def evaluate(self, batch: Batch) -> Batch:
+        """The batch with `value` and `returns`, before there are advantages."""
+
+    def learn(self, batch: Batch, rows: Tensor, moment: Moment) -> Mapping[str, float]:
+        """One optimiser step on `rows` [b]; its metrics, the same keys each time."""
+
+    def clear(self) -> None:
+        """Drop accumulated gradients."""
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Weights and optimiser state, for checkpoints."""
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `state_tensors` gave."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What plug-ins add to an algorithm; each seam in the order of the recipe."""
@@ -283,3 +308,10 @@ class Parts:
     trackers: Mapping[str, Tracker] = field(default_factory=dict)
     """By a name that no other plug-in has."""
     statistics: tuple[Statistic, ...] = ()
+    critic: Callable[[PolicyModel, LearnerConfig], Critic] | None = None
+    """Makes the critic from the policy as it begins; at most one plug-in of a recipe may."""
+    planner: Planner | None = None
+    """Plays an iteration's groups; `None` plays every episode by itself."""
+    own_credit: bool = False
+    """Tokens that several trajectories share have the advantage of the one that sampled them, and not the mean of all
+    (`palaestra.training.branches`)."""

@@ -107,7 +107,8 @@ class Trainer:
                 return stopped
             began = time.perf_counter()
             episodes = self.sampler.episodes(self.counters.iteration)
-            trajectories = await self.player.play(episodes, version=self.counters.iteration)
+            planner = self.learner.algorithm.parts.planner
+            trajectories = await self.player.play(episodes, self.counters.iteration, planner)
             self._learn(trajectories, began)
             if self.counters.iteration % self.recipe.checkpoint.every == 0:
                 self.save()
@@ -228,7 +229,8 @@ class Trainer:
         }
         model, optimiser = self.learner.policy.model, self.learner.optimiser
         weights = dict(model.named_parameters())
-        checkpoint = Checkpoint(counters.iteration, weights, optimiser.state_tensors(), state)
+        more = self.learner.more_tensors()
+        checkpoint = Checkpoint(counters.iteration, weights, optimiser.state_tensors(), state, more)
         save_checkpoint(self.directory / "checkpoints", checkpoint, keep=self.recipe.checkpoint.keep)
         self._saved = counters.iteration
 
@@ -245,6 +247,7 @@ class Trainer:
         self.learner.algorithm.load_state_dict(state["algorithm"])
         load_weights(self.learner.policy.model, checkpoint.model)
         self.learner.optimiser.load_state_tensors(checkpoint.optimiser)
+        self.learner.load_more_tensors(checkpoint.more)
         self.metrics.truncate_to(state["offsets"]["metrics"])
         self.store.truncate_to(state["offsets"]["trajectories"])
         self.counters = msgspec.convert(state["counters"], Counters)

@@ -260,7 +260,6 @@ def test_every_preset_is_of_an_algorithm() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["settings.aepo.branching=true", "name=aepo"], r"branching: AEPO's rollout half .* is not available; set it"),
         (["name=grpo", "plugins=[empg, empg]"], "a plug-in is named twice"),
         (["name=empg", "plugins=[aepo]"], "leaves out 'empg', which algorithm.name stands for: add it, or use"),
         (["plugins=[epo, mismatch]", "settings.mismatch.level=row"], "settings.mismatch.level: invalid enum value"),
@@ -268,6 +267,7 @@ def test_every_preset_is_of_an_algorithm() -> None:
         (["name=gigpo", "normalise=none"], "the plug-in gigpo has algorithm.normalise std or mean, not none"),
         (["settings.empg.zta=1"], "did you mean 'zeta'"),
         (["settings.empg.percentile=0.5"], "settings.empg.percentile: expected `float` < 0.5"),
+        (["name=aepo", "plugins=[aepo, branching]", "settings.aepo.branching=true"], "each bring their own planner"),
         (["settings.aepo.advantage_weight=-1"], "advantage_weight: expected `float` >= 0.0"),
         (["settings.overlong.unit=characters"], "algorithm.settings.overlong.unit: invalid enum value"),
     ],

@@ -3,11 +3,13 @@
 from palaestra.training.plugin import PLUGINS, register_plugin
 from palaestra.training.plugins import (
     aepo,
+    branching,
     empg,
     epo,
     gigpo,
     mismatch,
     overlong,
+    ppo,
     uniform_groups,
     widest_groups,
 )
@@ -16,9 +18,11 @@ for _module in (
     epo,
     empg,
     aepo,
+    branching,
     gigpo,
     mismatch,
     overlong,
+    ppo,
     uniform_groups,
     widest_groups,
 ):

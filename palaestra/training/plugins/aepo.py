@@ -1,10 +1,12 @@
-"""AEPO, agentic entropy-balanced policy optimisation (Dong et al., arXiv 2510.14545): its update half.
+"""AEPO, agentic entropy-balanced policy optimisation (Dong et al., arXiv 2510.14545): its update half, and the switch
+of its rollout half.
 
     z_ij = (H_ij - mean H) / std H        over all policy tokens of the iteration, old policy's entropies       (12)
     A_ij = A_i (1 + a z_ij)               uncertain tokens weigh more, in both directions                       (13)
 
 and a clip that keeps a bounded gradient on tokens whose probability has risen, `policy_loss: entropy_balanced`,
 equations (14) to (18). Either works alone: `advantage_weight` 0 switches the first off, `policy_loss: clip` the second.
+Rollouts branch with `branching: true`, or with the plug-in `branching` beside any other algorithm.
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from palaestra.config import Config, NonNegativeFloat, Recipe
-from palaestra.errors import ConfigError
+from palaestra.config import Config, NonNegativeFloat, Recipe, convert
 from palaestra.training.batch import Batch
 from palaestra.training.plugin import Plugin
+from palaestra.training.plugins import branching
 from palaestra.training.seams import Moment, Need, Parts, Shaped, Tokens
 
 TINY = 1e-6
@@ -36,7 +38,7 @@ class Settings(Config, frozen=True, kw_only=True):
     """Of (12): over the iteration, of the policy before the update; or as in the released code over each micro-batch,
     of the present policy, so that `learner.micro_batch_tokens` changes the update."""
     branching: bool = False
-    """AEPO's rollout half; not available, so true is refused."""
+    """AEPO's rollout half: the plug-in `branching`, with what is under `algorithm.settings.branching`."""
 
 
 class Standardised(NamedTuple):
@@ -97,21 +99,14 @@ class CodeAdvantage:
 
 
 def build(settings: Settings, recipe: Recipe) -> Parts:
-    """The entropy-aware advantage.
-
-    Raises:
-        ConfigError: the rollout half is asked for.
-    """
-    if settings.branching:
-        raise ConfigError(
-            "algorithm.settings.aepo.branching: AEPO's rollout half (entropy pre-monitoring and branching) is not "
-            "available; set it to false to train with its update half"
-        )
+    """The entropy-aware advantage, and rollouts that branch."""
+    given = convert(recipe.algorithm.settings.get("branching", {}), branching.Settings)
+    parts = branching.build(given, recipe) if settings.branching else Parts()
     if not settings.advantage_weight:
-        return Parts()
+        return parts
     if settings.statistics == "code":
-        return Parts(token_shapers=(CodeAdvantage(settings.advantage_weight, settings.clamp),))
-    return Parts(shapers=(EntropyAwareAdvantage(settings.advantage_weight, settings.clamp),))
+        return replace(parts, token_shapers=(CodeAdvantage(settings.advantage_weight, settings.clamp),))
+    return replace(parts, shapers=(EntropyAwareAdvantage(settings.advantage_weight, settings.clamp),))
 
 
 PLUGIN = Plugin(

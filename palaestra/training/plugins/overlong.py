@@ -10,6 +10,7 @@ from torch import Tensor
 
 from palaestra.config import Config, Fraction, NonNegativeFloat, Recipe
 from palaestra.training.batch import Batch
+from palaestra.training.branches import whole
 from palaestra.training.numbering import number
 from palaestra.training.plugin import Plugin
 from palaestra.training.seams import Moment, Parts
@@ -48,6 +49,7 @@ class OverlongPenalty:
 
     def __call__(self, batch: Batch, moment: Moment) -> Tensor:
         """[N] float64, one per trajectory, at most 0."""
+        batch = whole(batch)
         row, column = batch.mask.nonzero(as_tuple=True)
         owner = batch.traj[row]
         if self.unit == "turns":
