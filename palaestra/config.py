@@ -113,6 +113,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "dapo": {"clip_high": 0.28, "aggregation": "token-mean", "plugins": ("uniform_groups", "overlong")},
     "gspo": {"policy_loss": "gspo", "clip_low": 3e-4, "clip_high": 4e-4, "dual_clip": math.inf},
     "gigpo": {"plugins": ("gigpo",)},
+    "ppo": {"plugins": ("ppo",), "normalise": "none", "aggregation": "token-mean"},
     "epo": {"plugins": ("epo",)},
     "empg": {"plugins": ("empg",)},
     "aepo": {"plugins": ("aepo",), "policy_loss": "entropy_balanced", "aggregation": "token-mean"},

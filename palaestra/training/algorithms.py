@@ -51,6 +51,7 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
         "token ratios are noise where the reward is one number for the whole sequence",
         "Zheng et al. 2025, arXiv 2507.18071",
     ),
+    "ppo": AlgorithmEntry(PLUGINS["ppo"].summary, PLUGINS["ppo"].source),
     "reinforce": AlgorithmEntry(
         "the policy gradient itself, without baseline and clip, to compare with",
         "Williams 1992, Machine Learning 8",

@@ -90,6 +90,11 @@ class Batch:
     """[B, T] float32: of the same pass."""
     ref_logprob: Tensor | None = None
     """[B, T] float32: under the frozen reference policy."""
+    value: Tensor | None = None
+    """[B, T] float32, 0 where not trained: a critic's value of the state before the token, or before the token's turn;
+    in all of a turn's tokens then."""
+    returns: Tensor | None = None
+    """[B, T] float32: what the critic learns to say there."""
     turns: Turns | None = None
     """What happened turn by turn, for credit within episodes; `step_id` is a position in the trajectory's turns."""
     copy_of: Tensor | None = None
@@ -102,6 +107,8 @@ class Batch:
     """[N]: what the trajectories were, for plug-ins that read more of them than their tokens."""
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     """[B, T] float32 each, 0 where not masked in: statistics of the old policy that plug-ins asked for."""
+    recalled: Mapping[str, Batch] = field(default_factory=dict)
+    """Rows of earlier iterations that trackers asked for, by tracker; see `palaestra.training.seams.Recalling`."""
     notes: Mapping[str, float | None] = field(default_factory=dict)
     """What plug-ins saw in this iteration, for the metrics."""
 

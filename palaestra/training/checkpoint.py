@@ -3,8 +3,9 @@
     checkpoints/000010/
       model.safetensors       the weights
       optimiser.safetensors   its tensors, `NAME.exp_avg` and the like
+      NAME.safetensors        further ones: `critic`, where there is a critic
       state.json              iteration, the algorithm's state, counters, lengths of the run's growing files
-      manifest.json           SHA-256 and size of the three
+      manifest.json           SHA-256 of all of them
 
 A checkpoint is written into a hidden folder, forced to the disk, and renamed: there is never half of one under its
 name. Nothing in it is pickled, so loading one runs no code.
@@ -18,7 +19,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +32,7 @@ from palaestra.errors import CheckpointError
 
 FORMAT = 1
 _FILES = ("model.safetensors", "optimiser.safetensors", "state.json")
+_TENSORS = ".safetensors"
 T = TypeVar("T")
 
 
@@ -46,6 +48,8 @@ class Checkpoint:
     """As `Optimiser.state_tensors` gives them."""
     state: dict[str, Any]
     """JSON values."""
+    more: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    """Further tensors, by the name of their file."""
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
@@ -88,7 +92,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: it is incomplete, damaged or of another format.
     """
-    _verify(path)
+    names = _verify(path)
     state = _read(path / "state.json", _json_object)
     if not isinstance(state.get("iteration"), int):
         raise CheckpointError(f"checkpoint {path} is damaged: state.json has no iteration")
@@ -97,6 +101,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         model=_read(path / "model.safetensors", load_file),
         optimiser=_read(path / "optimiser.safetensors", load_file),
         state=state,
+        more={name.removesuffix(_TENSORS): _read(path / name, load_file) for name in names if name not in _FILES},
     )
 
 
@@ -151,9 +156,12 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
     save_file(_contiguous(checkpoint.optimiser), folder / "optimiser.safetensors")
     state = {**checkpoint.state, "iteration": checkpoint.iteration}
     (folder / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-    manifest = {"format": FORMAT, "files": {name: _digest(folder / name) for name in _FILES}}
+    for name, tensors in checkpoint.more.items():
+        save_file(_contiguous(tensors), folder / f"{name}{_TENSORS}")
+    names = (*_FILES, *(f"{name}{_TENSORS}" for name in checkpoint.more))
+    manifest = {"format": FORMAT, "files": {name: _digest(folder / name) for name in names}}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    for name in (*_FILES, "manifest.json"):
+    for name in (*names, "manifest.json"):
         _sync(folder / name)
     _sync(folder)
 
@@ -167,15 +175,19 @@ def _prune(folder: Path, keep: int) -> None:
             warnings.warn(f"cannot remove the old checkpoint {old}: {error.strerror or error}", stacklevel=3)
 
 
-def _verify(path: Path) -> None:
+def _verify(path: Path) -> list[str]:
+    """Names of its files."""
     manifest = _read(path / "manifest.json", _json_object)
     version = manifest.get("format")
     if version != FORMAT:
         raise CheckpointError(f"checkpoint {path} has format {version!r}; this version reads {FORMAT}")
     listed = manifest.get("files")
-    for name in _FILES:
-        if not isinstance(listed, dict) or _read(path / name, _digest) != listed.get(name):
+    listed = listed if isinstance(listed, dict) else {}
+    names = list(dict.fromkeys((*_FILES, *(str(name) for name in listed))))
+    for name in names:
+        if name != Path(name).name or _read(path / name, _digest) != listed.get(name):
             raise CheckpointError(f"checkpoint {path} is damaged: {name} is not what was written")
+    return names
 
 
 def _read(path: Path, reader: Callable[[Path], T]) -> T:

@@ -11,7 +11,7 @@ tokens, so how it is cut into micro-batches, or shared among ranks, changes noth
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from palaestra.config import LearnerConfig, OptimiserConfig
-from palaestra.errors import ConfigError, TrainingError
+from palaestra.errors import CheckpointError, ConfigError, TrainingError
 from palaestra.training.algorithm import Algorithm
 from palaestra.training.batch import Batch
 from palaestra.training.forward import Flat, MicroBatch, PolicyModel, Scores, micro_batches
@@ -80,6 +80,8 @@ class Learner:
         model.eval()
         if self.config.gradient_checkpointing:
             recompute_activations(model)
+        make = algorithm.parts.critic
+        self.critic = None if make is None else make(self.policy, self.config)
 
     def update(self, batch: Batch, moment: Moment) -> Update:
         """Train on one iteration's episodes.
@@ -91,7 +93,24 @@ class Learner:
             return self._update(batch, moment)
         except TrainingError as error:
             self.optimiser.clear()
+            if self.critic is not None:
+                self.critic.clear()
             raise TrainingError(f"iteration {moment.iteration}: {error}; the last checkpoint is untouched") from error
+
+    def more_tensors(self) -> dict[str, dict[str, Tensor]]:
+        """What checkpoints hold beside the policy and its optimiser, by name of the file."""
+        return {} if self.critic is None else {"critic": self.critic.state_tensors()}
+
+    def load_more_tensors(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Put back what `more_tensors` gave.
+
+        Raises:
+            CheckpointError: there is no such thing, or it is another's.
+        """
+        if self.critic is not None:
+            if "critic" not in tensors:
+                raise CheckpointError("the checkpoint has no critic; begin anew with another out=")
+            self.critic.load_state_tensors(tensors["critic"])
 
     def score(
         self,
@@ -107,9 +126,7 @@ class Learner:
         names = ["logprob", "entropy", *(statistic.name for statistic in statistics)]
         columns = {name: torch.zeros(len(flat.row)) for name in names}
         with torch.no_grad():
-            for part in micro_batches(
-                flat, share(batch.rows if rows is None else rows), self.config.micro_batch_tokens
-            ):
+            for part in micro_batches(flat, mine, self.config.micro_batch_tokens):
                 scores = policy(batch, flat, part, statistics)
                 for name, values in {"logprob": scores[0], "entropy": scores[1], **scores[2]}.items():
                     columns[name][part.tokens] = values.float().cpu()
@@ -119,11 +136,12 @@ class Learner:
 
     def _update(self, batch: Batch, moment: Moment) -> Update:
         algorithm = self.algorithm
-        batch = algorithm.prepare(self._with_scores(algorithm.select(batch, moment)), moment)
+        batch = self._with_scores(algorithm.select(batch, moment))
+        batch = algorithm.prepare(batch if self.critic is None else self.critic.evaluate(batch), moment)
         fresh = batch.old_logprob is None
         if fresh:
             batch = batch.with_(
-                old_logprob=torch.zeros_like(batch.rollout_logprob), old_entropy=batch.rollout_entropy.clone()
+                old_logprob=batch.rollout_logprob.clone(), old_entropy=batch.rollout_entropy.clone()
             )
         terms, gates = algorithm.bind(moment, batch), algorithm.parts.gates
         lr = learning_rate(self.optimiser.config, moment.iteration, moment.total)
@@ -152,6 +170,14 @@ class Learner:
             entropy = torch.where(batch.trained, entropy, batch.rollout_entropy)
         return batch.with_(old_logprob=logprob, old_entropy=entropy, extra=extra)
 
+    def _with_recalled(self, batch: Batch, moment: Moment) -> Batch:
+        """Score what trackers want to know about rows of earlier iterations."""
+        recalled = self.algorithm.recalled(batch, moment)
+        for name, rows in recalled.items():
+            scores = self.score(rows)
+            recalled[name] = rows.with_(old_logprob=scores.logprob, old_entropy=scores.entropy)
+        return batch.with_(recalled=recalled) if recalled else batch
+
     def _mini_batches(self, batch: Batch, moment: Moment) -> Iterator[Tensor]:
         """Rows [b] of each mini-batch: whole episodes, in a new random order each epoch."""
         known = number(batch.traj[batch.rows]).known
@@ -163,6 +189,8 @@ class Learner:
                     yield rows
 
     def _step(self, sources: Sequence[Source], totals: Totals, moment: Moment, lr: float) -> None:
+        if self.critic is not None:
+            totals.note(self.critic.learn(sources[0].batch, sources[0].rows, moment))
         trained = loss = 0.0
         for source in sources:
             marked = self._marked(source, moment)

@@ -10,23 +10,26 @@ filter that has seen the advantages. A **shaper** changes advantages. A **gate**
 of all tokens of a step. A **term** (the policy loss, an entropy bonus, a KL penalty, ...) gives one value per policy
 token; how tokens become one number is its `aggregation`, whose weights are computed once on the whole mini-batch. A
 **replay** brings further batches with terms of their own. A **tracker** is memory that moves after the update. Before
-all that, a **planner** says how the groups are played. Every plug-in declares what it `requires`, and the learner
+all that, a **chooser** says which tasks are played, an **allocator** how often each, a **planner** how the groups are
+played, and a **refill** whether further groups are. Every plug-in declares what it `requires`, and the learner
 computes the union once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from palaestra.agents.planner import Planner
+from palaestra.envs.tasks import Task
 from palaestra.training.aggregate import Mode, token_weights
 from palaestra.training.batch import Batch
 
 if TYPE_CHECKING:
+    from palaestra.training.providers import Attachment, Provider, ReferenceManager, Supplier
     from palaestra.config import LearnerConfig
     from palaestra.training.forward import PolicyModel
 
@@ -286,6 +289,58 @@ class Critic(Protocol):
         """Put back what `state_tensors` gave."""
 
 
+@runtime_checkable
+class Recalling(Protocol):
+    """A tracker that wants to know what the old policy says of rows of earlier iterations."""
+
+    def recall(self, batch: Batch, moment: Moment) -> Batch | None:
+        """Before the update of `batch`: the rows to score; `None` for none. `observe` and whatever makes advantages
+        find them in `Batch.recalled`, under the tracker's name, with `old_logprob` and `old_entropy` filled in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The tasks of an iteration's groups."""
+
+    places: Sequence[int]
+    """Positions in the suite, one a group."""
+    log: Mapping[str, float | None] = field(default_factory=dict)
+    """For the metrics; the same keys in every iteration."""
+
+
+class Chooser(Protocol):
+    """Chooses the tasks that an iteration plays. A suite may have very many tasks, and building one may be slow."""
+
+    def __call__(self, suite: Sequence[Task], count: int, moment: Moment, taken: Collection[int] = ()) -> Choice:
+        """`count` tasks of the suite; those in `taken` have been played in this iteration already, and do not come
+        again unless there are no others. The same for the same state and moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """The sizes of an iteration's groups."""
+
+    rollouts: Sequence[int]
+    """Episodes of each group."""
+    log: Mapping[str, float | None] = field(default_factory=dict)
+    """For the metrics; the same keys in every iteration."""
+
+
+class Allocator(Protocol):
+    """Shares an iteration's episodes out among its tasks."""
+
+    def __call__(self, tasks: Sequence[Task], size: int, moment: Moment) -> Allocation:
+        """`size * len(tasks)` episodes in all, at least one for each."""
+
+
+class Refill(Protocol):
+    """Asks for further groups before an update."""
+
+    def __call__(self, batch: Batch, moment: Moment, rounds: int) -> int:
+        """How many more groups to play; `batch` has what was played in `rounds` rounds, without advantages. It is asked
+        again after them, until it says 0."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What plug-ins add to an algorithm; each seam in the order of the recipe."""
@@ -308,8 +363,19 @@ class Parts:
     trackers: Mapping[str, Tracker] = field(default_factory=dict)
     """By a name that no other plug-in has."""
     statistics: tuple[Statistic, ...] = ()
+    providers: tuple[Provider, ...] = ()
+    """See `palaestra.training.providers`, as for the next three."""
+    attachments: tuple[Attachment, ...] = ()
+    suppliers: tuple[Supplier, ...] = ()
+    reference: ReferenceManager | None = None
     critic: Callable[[PolicyModel, LearnerConfig], Critic] | None = None
     """Makes the critic from the policy as it begins; at most one plug-in of a recipe may."""
+    chooser: Chooser | None = None
+    """Chooses the tasks; `None` walks through the suite in a random order."""
+    allocator: Allocator | None = None
+    """Shares out the episodes; `None` gives every group `rollout.group_size`."""
+    refill: Refill | None = None
+    """May have further groups played; `None` plays one round."""
     planner: Planner | None = None
     """Plays an iteration's groups; `None` plays every episode by itself."""
     own_credit: bool = False

@@ -82,9 +82,13 @@ class Totals:
         """Count a source of a step."""
         for term in source.terms:
             self.steps[source.prefix + term.name] = self.steps.get(source.prefix + term.name, 0) + 1
-        for name, value in marked.log.items():
-            self.gates[source.prefix + name] = self.gates.get(source.prefix + name, 0.0) + value
-            self.steps[source.prefix + name] = self.steps.get(source.prefix + name, 0) + 1
+        self.note({source.prefix + name: value for name, value in marked.log.items()})
+
+    def note(self, log: Mapping[str, float]) -> None:
+        """Take in a step's figures, of which the mean over the steps is logged."""
+        for name, value in log.items():
+            self.gates[name] = self.gates.get(name, 0.0) + value
+            self.steps[name] = self.steps.get(name, 0) + 1
 
 
 def gather(batch: Batch, where: tuple[Tensor, Tensor], scores: Scores) -> Tokens:

@@ -29,7 +29,10 @@ def _id(overrides: list[str]) -> str:
 
 
 EVERY = pytest.mark.parametrize("overrides", MIXES, ids=_id)
-NEVER_NEUTRAL = {"uniform_groups": "a filter either filters or is not named"}
+NEVER_NEUTRAL = {
+    "ppo": "a critic takes the place of the group",
+    "uniform_groups": "a filter either filters or is not named",
+}
 """Plug-ins without settings that switch them off."""
 BY_ROW: dict[str, str] = {"gspo": "a ratio a row"}
 """Algorithms and plug-ins that see rows by definition, so that layouts may differ."""
@@ -153,6 +156,7 @@ def _copy(source: Learner, target: Learner) -> None:
     target.policy.model.load_state_dict(source.policy.model.state_dict())
     target.optimiser.load_state_tensors(source.optimiser.state_tensors())
     target.algorithm.load_state_dict(source.algorithm.state_dict())
+    target.load_more_tensors(source.more_tensors())
 
 
 @pytest.mark.parametrize("name", PLUGINS)
