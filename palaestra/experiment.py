@@ -78,11 +78,15 @@ def run_experiment(
 def _conclude(result: RunResult, costs: Mapping[str, Any], others: Mapping[str, RunResult]) -> Outcome:
     """Summary and report of a finished run, with the results of others, by algorithm, beside its own."""
     from palaestra.trajectories.report import write_report
+    from palaestra.trajectories.report.law import law_of
+    from palaestra.trajectories.report.run import Run
 
     shown = {name: other for name, other in others.items() if "rl" in other.evaluations}
     changes = {f"success_{name}": msgspec.to_builtins(other.evaluations["rl"].success) for name, other in shown.items()}
-    report = result.directory / "report.html"
-    summary = amend_summary(result.directory, {**changes, **costs, "report": str(report)})
+    report, law = result.directory / "report.html", law_of(Run.read(result.directory))
+    summary = amend_summary(
+        result.directory, {**changes, **costs, "entropy_law": msgspec.to_builtins(law), "report": str(report)}
+    )
     write_report(result.directory, out=report, compare={name.upper(): other.directory for name, other in shown.items()})
     return Outcome(result, summary, report)
 

@@ -20,6 +20,7 @@ from palaestra.trajectories.report.entropy import (
 )
 from palaestra.trajectories.report.episode import badge, entropy_cap, episode, goal
 from palaestra.trajectories.report.heatmap import entropy_heatmap
+from palaestra.trajectories.report.law import law_chart, law_facts, law_of
 from palaestra.trajectories.report.learning import learning_curve, minutes
 from palaestra.trajectories.report.markup import Child, Markup, render, tag
 from palaestra.trajectories.report.run import (
@@ -94,6 +95,7 @@ def report_page(run: Run, results: list[Evaluation], chosen: list[Sample], decod
             _kinds(run, results),
             _entropy(run),
             _corridor(run),
+            _law(run),
             _episodes(chosen, decode),
             _vitals(run),
             _recipe(run),
@@ -224,6 +226,17 @@ def _corridor(run: Run) -> Markup | None:
     terms = [_figure(name, entropy_term(run, key, name)) for key, name in TERMS]
     row = tag("div", terms, class_="grid-of-three") if any(terms) else None
     return _section("The entropy corridor", note, tag("div", pair, class_="pair"), row)
+
+
+def _law(run: Run) -> Markup | None:
+    if not run.train:
+        return None
+    note = (
+        "Success that is bought with entropy: the law R = b − a exp(H) of Cui et al. (arXiv 2505.22617), fitted by "
+        "least squares. Where it holds, the ceiling at H = 0 is what more training of this kind can reach."
+    )
+    chart = _figure("Success against entropy", law_chart(run))
+    return _section("Entropy and success", note, law_facts(law_of(run)), chart)
 
 
 def _vitals(run: Run) -> Markup | None:
