@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from palaestra.cli.main import COMMANDS, load_command, main
 from palaestra.envs import registry, tasks
+from palaestra.training.algorithms import ALGORITHMS
+from palaestra.training.plugins import PLUGINS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -70,3 +73,22 @@ def test_the_example_of_empg_prints_what_its_page_shows(capsys: pytest.CaptureFi
     (example,) = blocks(page)
     exec(compile(example, page, "exec"), {})
     assert capsys.readouterr().out in re.findall(r"```text\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+def test_the_pictures_of_effects_can_be_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = runpy.run_path(str(ROOT / "docs" / "pictures" / "effects.py"))["main"]
+    monkeypatch.setitem(draw.__globals__, "FOLDER", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["effects.py", "aepo"])
+    draw()
+    drawn = (tmp_path / "aepo.svg").read_text()
+    assert drawn.count("<rect") == 3 * 12 * 15
+    assert drawn.count('fill="#f0f0f0"') < 300, "nearly nothing has an effect"
+    kept = ROOT / "docs" / "assets" / "effects"
+    assert {path.stem for path in kept.iterdir()} <= {*ALGORITHMS, *PLUGINS}
+
+
+@pytest.mark.parametrize("name", sorted({*ALGORITHMS, *PLUGINS} - {"grpo"}))
+def test_every_method_has_its_picture_on_a_page(name: str) -> None:
+    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "algorithms").glob("*.md"))
+    assert f"](../assets/effects/{name}.svg)" in pages
+    assert (ROOT / "docs" / "assets" / "effects" / f"{name}.svg").exists()

@@ -1,0 +1,197 @@
+"""Draws what each algorithm and plug-in does to single tokens: the pictures of the pages under docs/algorithms.
+
+The policy is a table of logits, one line for each place of twelve made-up episodes, so that its gradient shows token by
+token how an update pushes. The real learner computes it, on the same episodes and weights for all methods, in the
+second of two passes over them: the policy has moved by then, and ratios differ from 1.
+
+    python docs/pictures/effects.py [NAME ...]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from palaestra.config import parse_recipe
+from palaestra.training.algorithms import ALGORITHMS, build_algorithm
+from palaestra.training.learner import Learner
+from palaestra.training.plugins import PLUGINS
+from palaestra.training.rows import build_rows
+from palaestra.training.seams import Moment
+from palaestra.trajectories.record import Node, StepRecord, Trajectory
+from palaestra.trajectories.report.markup import Markup, render, tag
+
+FOLDER = Path(__file__).parents[1] / "assets" / "effects"
+GROUPS = [(0.0, 0.0, 0.0, 1.0), (1.0, 0.0, 1.0, 1.0), (1.0, 1.0, 1.0, 1.0)]
+"""Returns: a task that is hard, one that is easy, and one that is always solved."""
+TURNS, TOKENS, VOCABULARY = 3, 5, 24
+SHOWN: dict[str, list[str]] = {
+    "epo": ["algorithm.settings.epo.entropy_coeff=0.05"],
+    "mismatch": ["algorithm.settings.mismatch.cap=1.05"],
+}
+"""Settings with which a method shows on so few tokens; the page names them."""
+CELL, GAP, TOP, LEFT, LABEL = 15.0, 5.0, 40.0, 70.0, 24.0
+
+
+class Table(nn.Module):
+    """A policy with logits of its own for every place of every episode, in the shape of a language model."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.base_model = _Places(logits)
+        self.head = nn.Linear(logits.shape[-1], logits.shape[-1], bias=False)
+        self.head.weight = nn.Parameter(torch.eye(logits.shape[-1]), requires_grad=False)
+        self.config = SimpleNamespace(get_text_config=SimpleNamespace)
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The identity: hidden states are logits already."""
+        return self.head
+
+    def forward(self, input_ids: Tensor, use_cache: bool = False) -> Any:
+        """As a transformers model answers."""
+        return SimpleNamespace(logits=self.head(self.base_model(input_ids).last_hidden_state))
+
+
+class _Places(nn.Module):
+    """The first token of a row is the number of its episode."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, input_ids: Tensor, use_cache: bool = False) -> Any:
+        """Hidden states [b, t, V]."""
+        return SimpleNamespace(last_hidden_state=self.logits[input_ids[:, 0], : input_ids.shape[1]])
+
+
+def episodes(logits: Tensor) -> list[Trajectory]:
+    """Twelve episodes of three turns, sampled from the table."""
+    g = torch.Generator().manual_seed(1)
+    played = []
+    for number, reward in enumerate(reward for group in GROUPS for reward in group):
+        nodes, steps, place = [Node(ids=[number])], [], 0
+        for turn in range(TURNS):
+            nodes.append(Node(ids=[0]))
+            logp = logits[number, place + 1 : place + 1 + TOKENS].log_softmax(-1)
+            ids = torch.multinomial(logp.exp(), 1, generator=g)[:, 0]
+            engine = logp.gather(1, ids[:, None])[:, 0] + 0.3 * torch.randn(TOKENS, generator=g)  # a little off
+            entropy = -(logp.exp() * logp).sum(-1)
+            nodes.append(Node(ids=ids.tolist(), sampled=True, logprobs=engine.tolist(), entropies=entropy.tolist()))
+            last = reward if turn == TURNS - 1 else 0.0
+            steps.append(StepRecord(observation=str(turn), action="", reward=last, completion=len(nodes) - 1))
+            place += TOKENS + 1
+        task = str(number // len(GROUPS[0]))
+        played.append(
+            Trajectory(
+                id=str(number),
+                env="",
+                task=task,
+                group=task,
+                total_reward=reward,
+                success=reward > 0,
+                nodes=nodes,
+                steps=steps,
+            )
+        )
+    return played
+
+
+def table() -> Tensor:
+    """[12, places, V]: turns begin undecided and end sure, as those of agents do."""
+    g = torch.Generator().manual_seed(0)
+    places = 1 + TURNS * (TOKENS + 1)
+    sharpness = 0.6 + 3.5 * (torch.arange(places) % (TOKENS + 1)) / TOKENS
+    return torch.randn(sum(map(len, GROUPS)), places, VOCABULARY, generator=g) * sharpness[None, :, None]
+
+
+def push(*overrides: str) -> tuple[Tensor, Tensor]:
+    """By how much a step makes each token likelier [12, T], and which tokens were sampled."""
+    base = 'name: x\ntasks: {train: "none:train", max_turns: 3}\nagent: {max_tokens: 5}\nlearner: {epochs: 2}\n'
+    recipe, logits = parse_recipe(base, overrides), table()
+    model, g = Table(logits.clone()), torch.Generator().manual_seed(2)
+    learner = Learner(model, build_algorithm(recipe), config=recipe.learner, optimiser=recipe.optimiser)
+    parameter, found, moved = model.base_model.logits, [], 0.25 * torch.randn(logits.shape, generator=g)
+
+    def step(lr: float) -> float:
+        assert parameter.grad is not None
+        found.append(parameter.grad.clone())
+        with torch.no_grad():
+            parameter.add_(moved if len(found) % 2 else -moved)
+        learner.optimiser.clear()
+        return 0.0
+
+    learner.optimiser.step = step  # type: ignore[method-assign]
+    batch = build_rows(episodes(logits)).batch
+    for iteration in range(2):  # histories begin in the first
+        learner.update(batch, Moment(iteration, 10))
+    taken = torch.zeros(batch.shape)
+    gradient = found[-1][:, : batch.shape[1] - 1].gather(2, batch.ids[:, 1:, None])[..., 0]
+    taken[:, 1:] = -gradient
+    return torch.where(batch.mask, taken, 0.0), batch.mask
+
+
+def draw(title: str, columns: dict[str, Tensor], mask: Tensor) -> str:
+    """Episodes as lines of tokens, once for each method; blue becomes likelier, orange less likely."""
+    largest = float(columns["grpo"].abs().max())
+    width = mask.sum(1).max().item() * CELL + (TURNS - 1) * GAP
+    drawn: list[Markup] = []
+    for number, (name, values) in enumerate(columns.items()):
+        left = LEFT + number * (width + LABEL)
+        drawn.append(tag("text", name, x=left, y=TOP - 12, class_="name"))
+        for row in range(len(mask)):
+            y = TOP + row * CELL + row // len(GROUPS[0]) * GAP * 2
+            if number == 0:
+                reward = GROUPS[row // 4][row % 4]
+                drawn.append(tag("text", f"return {reward:g}", x=LEFT - 8, y=y + CELL - 4, class_="row"))
+            for token, place in enumerate(mask[row].nonzero()[:, 0].tolist()):
+                x = left + token * CELL + token // TOKENS * GAP
+                strength = max(-1.0, min(1.0, float(values[row, place]) / largest))
+                size = CELL - 2
+                drawn.append(tag("rect", x=x, y=y, width=size, height=size, fill=_colour(strength)))
+    total = LEFT + len(columns) * (width + LABEL), TOP + len(mask) * CELL + 2 * GAP * len(GROUPS) + 8
+    style = (
+        "text{font:12px system-ui,sans-serif;fill:#444}.row{font-size:10px;text-anchor:end}.name{font-weight:600}"
+        "@media(prefers-color-scheme:dark){text{fill:#ccc}}"
+    )
+    body = tag(
+        "svg",
+        tag("title", title),
+        tag("style", style),
+        *drawn,
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {total[0]:g} {total[1]:g}",
+        width=f"{total[0]:g}",
+        role="img",
+    )
+    return render(body) + "\n"
+
+
+def _colour(strength: float) -> str:
+    """White to blue for a push upwards, to orange for one downwards; the root shows small ones."""
+    red, green, blue = (31, 119, 180) if strength > 0 else (230, 97, 1)
+    share = abs(strength) ** 0.5
+    mixed = (round(240 + (c - 240) * share) for c in (red, green, blue))
+    return "#" + "".join(f"{c:02x}" for c in mixed)
+
+
+def main() -> None:
+    """Draw all of them, or those that are named."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    grpo, mask = push("algorithm.name=grpo")
+    for name in sys.argv[1:] or [name for name in [*ALGORITHMS, *PLUGINS] if name != "grpo"]:
+        use = f"algorithm.name={name}" if name in ALGORITHMS else f"algorithm.plugins=[{name}]"
+        base = [] if name in ALGORITHMS else ["algorithm.name=grpo"]
+        values, _ = push(*base, use, *SHOWN.get(name, []))
+        title = f"How one update pushes each token, under GRPO and with {name}"
+        (FOLDER / f"{name}.svg").write_text(
+            draw(title, {"grpo": grpo, name: values, "difference": values - grpo}, mask), encoding="utf-8"
+        )
+
+
+if __name__ == "__main__":
+    main()
