@@ -13,7 +13,8 @@ from palaestra.errors import CheckpointError, ConfigError, TrainingError
 from palaestra.training.advantage import Normalise, Singleton, Weighting, group_advantage
 from palaestra.training.batch import Batch
 from palaestra.training.branches import shared_advantage
-from palaestra.training.seams import Advantage, BoundTerm, Extra, Moment, Need, Needy, Parts, Tokens
+from palaestra.training.providers import Spectator
+from palaestra.training.seams import Advantage, BoundTerm, Extra, Moment, Need, Needy, Parts, Recalling, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ class Algorithm:
     def requires(self) -> frozenset[Need]:
         """The union over all plug-ins."""
         parts = self.parts
-        needy: list[Needy] = [*parts.terms, *parts.shapers, *parts.gates, *parts.replays, *parts.trackers.values()]
+        credit = (*parts.shapers, *parts.gates, *parts.replays)
+        needy: list[Needy] = [*parts.terms, *credit, *parts.providers, *parts.trackers.values()]
         scored: frozenset[Need] = frozenset({"scored"} if parts.gates or parts.statistics or parts.replays else ())
         return scored.union(*(plugin.requires for plugin in needy))
 
@@ -93,6 +95,11 @@ class Algorithm:
             batch = batch.with_(notes={**batch.notes, "kept_fraction": float(batch.kept.double().mean())})
         return batch
 
+    def recalled(self, batch: Batch, moment: Moment) -> dict[str, Batch]:
+        """The rows of earlier iterations that trackers want scored, by tracker."""
+        asked = {name: t.recall(batch, moment) for name, t in self.parts.trackers.items() if isinstance(t, Recalling)}
+        return {name: rows for name, rows in asked.items() if rows is not None}
+
     def bind(self, moment: Moment, batch: Batch) -> tuple[BoundTerm, ...]:
         """The terms of one iteration."""
         bound = (term.bind(moment, batch) for term in self.parts.terms)
@@ -115,6 +122,12 @@ class Algorithm:
         """Move every tracker, after the iteration's updates."""
         for tracker in self.parts.trackers.values():
             tracker.observe(batch, moment)
+
+    def evaluated(self, iteration: int, success: float) -> None:
+        """Tell those trackers of an evaluation that want to know."""
+        for tracker in self.parts.trackers.values():
+            if isinstance(tracker, Spectator):
+                tracker.evaluated(iteration, success)
 
     def state_dict(self) -> dict[str, Any]:
         """State of all trackers, JSON values."""

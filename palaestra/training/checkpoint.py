@@ -141,6 +141,17 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
         parameter.data.copy_(weights[name])
 
 
+def blend(model: nn.Module, *, into: nn.Module, share: float = 1.0) -> None:
+    """`into = share * model + (1 - share) * into`, parameter by parameter; with 1 a copy, bit for bit. The two are of
+    one architecture."""
+    own = dict(model.named_parameters())
+    for name, parameter in into.named_parameters():
+        if share == 1.0:
+            parameter.data.copy_(own[name].data)
+        else:
+            parameter.data.lerp_(own[name].data, share)
+
+
 def fingerprint(model: nn.Module) -> str:
     """SHA-256 over names, shapes, types and values of all parameters, in order of name."""
     digest = hashlib.sha256()

@@ -22,6 +22,7 @@ from palaestra.config import LearnerConfig, OptimiserConfig
 from palaestra.errors import CheckpointError, ConfigError, TrainingError
 from palaestra.training.algorithm import Algorithm
 from palaestra.training.batch import Batch
+from palaestra.training.checkpoint import blend, load_weights
 from palaestra.training.forward import Flat, MicroBatch, PolicyModel, Scores, micro_batches
 from palaestra.training.numbering import number
 from palaestra.training.optimiser import Optimiser, learning_rate
@@ -99,7 +100,10 @@ class Learner:
 
     def more_tensors(self) -> dict[str, dict[str, Tensor]]:
         """What checkpoints hold beside the policy and its optimiser, by name of the file."""
-        return {} if self.critic is None else {"critic": self.critic.state_tensors()}
+        tensors = {} if self.critic is None else {"critic": self.critic.state_tensors()}
+        if self.algorithm.parts.reference is not None and self.reference is not None:
+            tensors["reference"] = {name: p.detach() for name, p in self.reference.model.named_parameters()}
+        return tensors
 
     def load_more_tensors(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Put back what `more_tensors` gave.
@@ -111,6 +115,10 @@ class Learner:
             if "critic" not in tensors:
                 raise CheckpointError("the checkpoint has no critic; begin anew with another out=")
             self.critic.load_state_tensors(tensors["critic"])
+        if self.algorithm.parts.reference is not None and self.reference is not None:
+            if "reference" not in tensors:
+                raise CheckpointError("the checkpoint has no reference model; begin anew with another out=")
+            load_weights(self.reference.model, tensors["reference"])
 
     def score(
         self,
@@ -136,23 +144,24 @@ class Learner:
 
     def _update(self, batch: Batch, moment: Moment) -> Update:
         algorithm = self.algorithm
-        batch = self._with_scores(algorithm.select(batch, moment))
+        batch = self._with_provided(self._with_scores(algorithm.select(batch, moment)), moment)
         batch = algorithm.prepare(batch if self.critic is None else self.critic.evaluate(batch), moment)
         fresh = batch.old_logprob is None
         if fresh:
-            batch = batch.with_(
-                old_logprob=batch.rollout_logprob.clone(), old_entropy=batch.rollout_entropy.clone()
-            )
+            batch = batch.with_(old_logprob=batch.rollout_logprob.clone(), old_entropy=batch.rollout_entropy.clone())
         terms, gates = algorithm.bind(moment, batch), algorithm.parts.gates
         lr = learning_rate(self.optimiser.config, moment.iteration, moment.total)
         flat, totals = Flat.of(batch), Totals()
         parts = list(self._mini_batches(batch, moment))
+        if not parts and algorithm.parts.replays:  # what is replayed is learned from all the same
+            parts = [batch.rows]
         replayed = algorithm.replayed(batch, moment, len(parts))
         for number_, (rows, extras) in enumerate(zip(parts, replayed, strict=True)):
             sources = [Source(batch, flat, rows, terms, gates, fresh=fresh), *map(_source, extras)]
             self._step(sources, totals, replace(moment, step=number_), lr)
         algorithm.observe(batch, moment)
-        return Update(batch, _metrics(terms, totals, lr) | dict(batch.notes))
+        metrics = _metrics(terms, totals, lr) | dict(batch.notes) | self._renew_reference(batch, moment)
+        return Update(batch, metrics)
 
     def _with_scores(self, batch: Batch) -> Batch:
         """Fill the columns that a pass before the update must give; `old_logprob` stays `None` if the update's own
@@ -169,6 +178,29 @@ class Learner:
             logprob = torch.where(batch.trained, logprob, batch.rollout_logprob)
             entropy = torch.where(batch.trained, entropy, batch.rollout_entropy)
         return batch.with_(old_logprob=logprob, old_entropy=entropy, extra=extra)
+
+    def _with_provided(self, batch: Batch, moment: Moment) -> Batch:
+        """Add what the algorithm's providers say."""
+        for provider in self.algorithm.parts.providers:
+            batch = batch.with_(extra={**batch.extra, **provider(batch, moment, self._log_probs)})
+        return batch
+
+    def _log_probs(self, batch: Batch, model: Any = None, rows: Tensor | None = None) -> Tensor:
+        """As `palaestra.training.providers.Score`."""
+        policy = None if model is None else PolicyModel(model, autocast=_DTYPES[self.config.autocast])
+        return self.score(batch, policy, rows).logprob
+
+    def _renew_reference(self, batch: Batch, moment: Moment) -> dict[str, float | None]:
+        """Move the reference if its manager says so."""
+        manager = self.algorithm.parts.reference
+        if manager is None or self.reference is None:
+            return {}
+        renewal = manager(batch, moment)
+        if renewal is not None:
+            blend(self.policy.model, into=self.reference.model, share=renewal.share)
+            if renewal.optimiser:
+                self.optimiser.load_state_tensors({})
+        return {"reference_renewed": float(renewal is not None)}
 
     def _with_recalled(self, batch: Batch, moment: Moment) -> Batch:
         """Score what trackers want to know about rows of earlier iterations."""

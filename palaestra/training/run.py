@@ -38,6 +38,7 @@ from palaestra.training.directory import open_directory
 from palaestra.training.learner import Learner
 from palaestra.training.metrics import MetricsWriter
 from palaestra.training.player import Player
+from palaestra.training.providers import Run
 from palaestra.training.sampling import TaskSampler
 from palaestra.training.trainer import Counters, Progress, Stopped, Trainer
 from palaestra.trajectories.store import TrajectoryWriter
@@ -97,7 +98,9 @@ def check_recipe(recipe: Recipe) -> None:
     Raises:
         PalaestraError: naming cause and mend.
     """
-    build_algorithm(msgspec.structs.replace(recipe, algorithm=resolve_algorithm(recipe.algorithm)))
+    algorithm = build_algorithm(msgspec.structs.replace(recipe, algorithm=resolve_algorithm(recipe.algorithm)))
+    for part in algorithm.parts.attachments:
+        part.check()
     _suites(recipe)
     resolve_model(recipe.model.reference)
     if recipe.tensorboard:
@@ -127,7 +130,10 @@ class _Parts:
         assert suites["train"] is not None
         sampler = TaskSampler(suites["train"], recipe.rollout, recipe.seed)
         loaded = load_model(recipe.model.reference, dtype=recipe.model.dtype, device=recipe.model.device)
-        return cls(recipe, suites, sampler, Player(recipe, loaded), _learner(recipe, loaded))
+        player, learner = Player(recipe, loaded), _learner(recipe, loaded)
+        for part in learner.algorithm.parts.attachments:
+            part.attach(Run(recipe, loaded, player.chat, recipe.directory))
+        return cls(recipe, suites, sampler, player, learner)
 
     def trainer(
         self, directory: Path, metrics: MetricsWriter, store: TrajectoryWriter, progress: Progress | None

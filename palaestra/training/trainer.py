@@ -109,6 +109,9 @@ class Trainer:
             episodes = self.sampler.episodes(self.counters.iteration)
             planner = self.learner.algorithm.parts.planner
             trajectories = await self.player.play(episodes, self.counters.iteration, planner)
+            moment = Moment(self.counters.iteration, self.recipe.budget.iterations, self.recipe.seed)
+            for supplier in self.learner.algorithm.parts.suppliers:
+                await supplier.fetch(trajectories, moment)
             self._learn(trajectories, began)
             if self.counters.iteration % self.recipe.checkpoint.every == 0:
                 self.save()
@@ -188,6 +191,7 @@ class Trainer:
             progress=self.playing("validation"),
         )
         counters.evaluated = counters.iteration
+        self.learner.algorithm.evaluated(counters.iteration, result.success.value)
         self._report("eval", counters.iteration, msgspec.to_builtins(result), tag="validation")
 
     def _spent(self) -> Stopped | None:
