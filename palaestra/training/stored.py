@@ -73,12 +73,13 @@ _ARRAYS = {"length": "<i4", "ids": "<i4", "turn": "<i4", "logprob": "<f4"}
 """Columns and how they are saved."""
 
 
-def take(batch: Batch, step: int) -> list[Stored]:
-    """The trajectories of a batch whose advantage is above 0, without the rows that filters left out.
+def take(batch: Batch, step: int, chosen: Sequence[int] | None = None) -> list[Stored]:
+    """Trajectories of a batch, without the rows that filters left out.
 
     Args:
         batch: with advantages and the old policy's log-probs.
         step: the iteration.
+        chosen: numbers of trajectories that have policy tokens; `None` takes those whose advantage is above 0.
     """
     assert batch.advantage is not None
     known, entry, _ = number(batch.traj)
@@ -88,9 +89,10 @@ def take(batch: Batch, step: int) -> list[Stored]:
     mean = total.new_zeros(len(known)).index_add(0, entry, total) / tokens.clamp(min=1)
     kept = sampled > 0
     place = batch.mask.flatten().cumsum(0).view(batch.shape) - 1
+    which = (mean > 0).nonzero()[:, 0] if chosen is None else torch.searchsorted(known, torch.tensor(chosen).long())
     return [
         _taken(batch, step, place, ((entry == each) & kept).nonzero()[:, 0], float(mean[each]))
-        for each in (mean > 0).nonzero()[:, 0].tolist()
+        for each in which.tolist()
     ]
 
 
