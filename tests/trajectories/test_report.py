@@ -71,7 +71,7 @@ def test_the_page_tells_the_whole_story(run: Path, tmp_path: Path) -> None:
         "by-task-type",
         "entropy",
         "the-entropy-corridor",
-            "entropy-and-success",
+        "entropy-and-success",
         "episodes",
         "vitals",
         "recipe",
