@@ -92,3 +92,8 @@ def test_every_method_has_its_picture_on_a_page(name: str) -> None:
     pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "algorithms").glob("*.md"))
     assert f"](../assets/effects/{name}.svg)" in pages
     assert (ROOT / "docs" / "assets" / "effects" / f"{name}.svg").exists()
+
+
+def test_the_catalogue_page_is_what_its_script_writes() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "pictures" / "catalogue.py"))
+    assert script["PAGE"].read_text(encoding="utf-8") == script["page"](), "run: python docs/pictures/catalogue.py"

@@ -52,14 +52,14 @@ def _lines(listing: Listing) -> list[str]:
     if listing.requires:
         lines.append(f"requires {', '.join(listing.requires)}")
     if listing.defaults:
-        lines.append(" ".join(f"{key}={_plain(value)}" for key, value in listing.defaults.items()))
+        lines.append(" ".join(f"{key}={plain(value)}" for key, value in listing.defaults.items()))
     return lines
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
     """A value as an override has it."""
     if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(_plain, value))}]"
+        return f"[{','.join(map(plain, value))}]"
     if isinstance(value, float):
         return ".inf" if value == float("inf") else f"{value:g}"
     return value if isinstance(value, str) else json.dumps(value)
