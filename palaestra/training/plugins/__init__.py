@@ -5,11 +5,13 @@ from palaestra.training.plugins import (
     aepo,
     branching,
     empg,
+    entropy_topk,
     epo,
     gigpo,
     mismatch,
     overlong,
     ppo,
+    steer,
     uniform_groups,
     widest_groups,
 )
@@ -25,6 +27,8 @@ for _module in (
     ppo,
     uniform_groups,
     widest_groups,
+    entropy_topk,
+    steer,
 ):
     register_plugin(_module.PLUGIN)
 
