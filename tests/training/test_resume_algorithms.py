@@ -31,6 +31,7 @@ def outcome(directory: Path) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
     [
         ["algorithm.name=dapo"],
         ["algorithm.name=aepo", "learner.epochs=2"],
+        ["algorithm.name=aepo", "algorithm.settings.aepo.branching=true", "rollout.group_size=6"],
         [
             "algorithm.name=epo",
             "algorithm.plugins=[epo, empg]",
@@ -38,7 +39,7 @@ def outcome(directory: Path) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
             "learner.mini_batches=2",
         ],
     ],
-    ids=["dapo", "aepo", "epo+empg+span_ratio"],
+    ids=["dapo", "aepo", "aepo, both halves", "epo+empg+span_ratio"],
 )
 def test_a_resumed_run_ends_as_an_undisturbed_one(tmp_path: Path, overrides: list[str]) -> None:
     register_levers()
