@@ -1,8 +1,9 @@
-"""Which tasks an iteration plays."""
+"""Which tasks an iteration plays, and how often each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,35 +12,94 @@ from palaestra.agents.rollout import Episode
 from palaestra.config import RolloutConfig
 from palaestra.envs.tasks import Task
 from palaestra.errors import ConfigError
+from palaestra.training.seams import Choice, Moment, Parts
 from palaestra.training.shuffle import permutation
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Groups that are played together."""
+
+    episodes: list[Episode]
+    """Those of a group play the same task and seed."""
+    places: tuple[int, ...]
+    """Of the groups' tasks in the suite."""
+    log: Mapping[str, float | None]
+    """What chooser and allocator say of it."""
+
+
 class TaskSampler:
-    """Walks through a suite in a new random order each epoch; no task comes twice before all have come once."""
+    """Makes the episodes of an iteration: `groups` tasks, `groups * group_size` episodes."""
 
     def __init__(self, suite: Sequence[Task], config: RolloutConfig, seed: int) -> None:
         if not len(suite):
             raise ConfigError(f"the training suite {suite!r} has no tasks")
         self.suite, self.config, self.seed = suite, config, seed
-        self._epoch = -1
-        self._order: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._walk = Walk(seed)
 
-    def episodes(self, iteration: int) -> list[Episode]:
-        """The iteration's episodes, `groups * group_size` of them; those of a group play the same task and seed."""
-        config, first = self.config, iteration * self.config.groups
-        return [
+    def round(
+        self, moment: Moment, parts: Parts | None = None, *, groups: int | None = None, taken: Sequence[int] = ()
+    ) -> Round:
+        """What to play next.
+
+        Args:
+            moment: the iteration.
+            parts: their `chooser` and `allocator`, where there are such.
+            groups: how many; `config.groups` if not given.
+            taken: places of the groups that this iteration has played already.
+        """
+        parts = parts or Parts()
+        choice = (parts.chooser or self._walk)(self.suite, groups or self.config.groups, moment, taken)
+        tasks = [self.suite[place] for place in choice.places]
+        sizes, log = self._sizes(tasks, moment, parts)
+        episodes = [
             Episode(
                 task=task,
-                id=f"{iteration}/{number}/{member}",
-                group=f"{iteration}/{number}",
+                id=f"{moment.iteration}/{number}/{member}",
+                group=f"{moment.iteration}/{number}",
                 seed=self.seed,
             )
-            for number, task in enumerate(map(self._task, range(first, first + config.groups)))
-            for member in range(config.group_size)
+            for number, (task, size) in enumerate(zip(tasks, sizes, strict=True), start=len(taken))
+            for member in range(size)
         ]
+        return Round(episodes, tuple(choice.places), {**choice.log, **log})
 
-    def _task(self, position: int) -> Task:
-        epoch, index = divmod(position, len(self.suite))
+    def _sizes(
+        self, tasks: Sequence[Task], moment: Moment, parts: Parts
+    ) -> tuple[Sequence[int], Mapping[str, float | None]]:
+        size = self.config.group_size
+        if parts.allocator is None:
+            return [size] * len(tasks), {}
+        allocation = parts.allocator(tasks, size, moment)
+        sizes = allocation.rollouts
+        return sizes, {"rollouts_min": min(sizes), "rollouts_max": max(sizes), **allocation.log}
+
+
+class Walk:
+    """Goes through a suite in a new random order each epoch; no task comes twice before all have come once. Further
+    groups of an iteration are drawn at random, so that the walk goes on as if there had been none."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed, self._epoch = seed, -1
+        self._order: NDArray[np.int64] = np.zeros(0, np.int64)
+
+    def __call__(self, suite: Sequence[Task], count: int, moment: Moment, taken: Collection[int] = ()) -> Choice:
+        """The next `count` tasks."""
+        if taken:
+            order = permutation(len(suite), self._seed, "further tasks", moment.iteration, len(taken))
+            return Choice(in_turn(order, count, taken))
+        first = moment.iteration * count
+        return Choice([self._place(position, len(suite)) for position in range(first, first + count)])
+
+    def _place(self, position: int, size: int) -> int:
+        epoch, index = divmod(position, size)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, permutation(len(self.suite), self.seed, "tasks", epoch)
-        return self.suite[int(self._order[index])]
+            self._epoch, self._order = epoch, permutation(size, self._seed, "tasks", epoch)
+        return int(self._order[index])
+
+
+def in_turn(order: NDArray[np.int64], count: int, taken: Collection[int] = ()) -> list[int]:
+    """`count` of `order`: those that are not in `taken` first, then the others, then all over again."""
+    played = np.isin(order, np.fromiter(taken, np.int64))
+    full = np.concatenate((order[~played], order[played]))
+    return [int(place) for place in np.resize(full, count)]

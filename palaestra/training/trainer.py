@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +30,8 @@ from palaestra.training.checkpoint import Checkpoint, list_checkpoints, load_wei
 from palaestra.training.learner import Learner, Update
 from palaestra.training.metrics import MetricsWriter
 from palaestra.training.player import Player
-from palaestra.training.rows import build_rows
+from palaestra.training.rounds import Played, play_rounds
+from palaestra.training.rows import Rows, build_rows
 from palaestra.training.sampling import TaskSampler
 from palaestra.training.seams import Moment
 from palaestra.training.statistics import episode_advantages, rollout_statistics, update_statistics
@@ -105,40 +106,40 @@ class Trainer:
             await self._evaluate_if_due()
             if stopped := self._spent():
                 return stopped
-            began = time.perf_counter()
-            episodes = self.sampler.episodes(self.counters.iteration)
-            planner = self.learner.algorithm.parts.planner
-            trajectories = await self.player.play(episodes, self.counters.iteration, planner)
+            began, parts = time.perf_counter(), self.learner.algorithm.parts
             moment = Moment(self.counters.iteration, self.recipe.budget.iterations, self.recipe.seed)
-            for supplier in self.learner.algorithm.parts.suppliers:
-                await supplier.fetch(trajectories, moment)
-            self._learn(trajectories, began)
+            played = await play_rounds(self.sampler, self.player, parts, moment, self._rows)
+            for supplier in parts.suppliers:
+                await supplier.fetch(played.trajectories, moment)
+            self._learn(played, moment, began)
             if self.counters.iteration % self.recipe.checkpoint.every == 0:
                 self.save()
 
-    def _learn(self, trajectories: list[Trajectory], began: float) -> None:
+    def _rows(self, trajectories: Sequence[Trajectory]) -> Rows:
+        penalty = self.learner.algorithm.invalid_penalty
+        return build_rows(trajectories, temperature=self.recipe.agent.temperature, invalid_penalty=penalty)
+
+    def _learn(self, played: Played, moment: Moment, began: float) -> None:
         """Update on an iteration's episodes, and count it."""
-        counters, played = self.counters, time.perf_counter()
-        iteration = counters.iteration
-        algorithm, agent = self.learner.algorithm, self.recipe.agent
-        rows = build_rows(trajectories, temperature=agent.temperature, invalid_penalty=algorithm.invalid_penalty)
+        counters, done = self.counters, time.perf_counter()
+        iteration, trajectories, rows = counters.iteration, played.trajectories, played.rows
         if not rows.trajectories:
             first = next((t.error for t in trajectories if t.error), "nothing was sampled")
             raise TrainingError(f"iteration {iteration}: no episode can be learned from ({rows.left_out}): {first}")
-        update = self._update(rows.batch, Moment(iteration, self.recipe.budget.iterations, self.recipe.seed))
+        update = self._update(rows.batch, moment)
         for trajectory, advantage in zip(rows.trajectories, episode_advantages(update.batch), strict=True):
             trajectory.meta["advantage"] = advantage
         for trajectory in trajectories:
             trajectory.meta["iteration"] = iteration
             self.store.append(trajectory)
-        row = {**rollout_statistics(trajectories), **update_statistics(rows, update)}
+        row = {**rollout_statistics(trajectories), **played.log, **update_statistics(rows, update)}
         ended = time.perf_counter()
         counters.iteration += 1
         counters.seconds += ended - began
         counters.env_steps += row["env_steps"]
         counters.tokens_generated += row["tokens_generated"]
         counters.tokens_trained += int(row["tokens_trained"] or 0)
-        self._report("train", iteration, row, rollout_seconds=played - began, update_seconds=ended - played)
+        self._report("train", iteration, row, rollout_seconds=done - began, update_seconds=ended - done)
 
     def _update(self, batch: Batch, moment: Moment) -> Update:
         """The learner's update; where it fails, the error says how to go on."""

@@ -19,6 +19,7 @@ from palaestra.training.checkpoint import fingerprint, list_checkpoints, load_la
 from palaestra.training.metrics import read_metrics
 from palaestra.training.run import RunResult, train
 from palaestra.training.sampling import TaskSampler
+from palaestra.training.seams import Moment
 from palaestra.trajectories.store import read_trajectories
 
 TRAIN_KEYS = {
@@ -113,18 +114,22 @@ def test_trajectories_carry_their_iteration_and_credit(finished: RunResult) -> N
     assert {node.weight_version for t in stored[-12:] for node in t.nodes if node.sampled} == {5}
 
 
+def played(sampler: TaskSampler, iteration: int) -> list[str]:
+    return [episode.task.name for episode in sampler.round(Moment(iteration, 8)).episodes]
+
+
 def test_tasks_come_in_a_seeded_order_without_repeats_within_an_epoch() -> None:
     register_levers()
     suite, config = load_suite("levers:train"), RolloutConfig(groups=3, group_size=2)
     sampler = TaskSampler(suite, config, seed=1)
-    names = [[e.task.name for e in sampler.episodes(iteration)] for iteration in range(8)]
+    names = [played(sampler, iteration) for iteration in range(8)]
     first = [name for iteration in names[:4] for name in iteration[::2]]
     second = [name for iteration in names[4:] for name in iteration[::2]]
     assert sorted(first) == sorted(second) == sorted(task.name for task in suite)
     assert first != second
     assert all(iteration[::2] == iteration[1::2] for iteration in names)
-    assert [e.task.name for e in TaskSampler(suite, config, seed=1).episodes(5)] == names[5]
-    assert [e.task.name for e in TaskSampler(suite, config, seed=2).episodes(0)] != names[0]
+    assert played(TaskSampler(suite, config, seed=1), 5) == names[5]
+    assert played(TaskSampler(suite, config, seed=2), 0) != names[0]
     with pytest.raises(ConfigError, match="has no tasks"):
         TaskSampler(suite[:0], config, seed=0)
 
