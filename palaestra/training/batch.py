@@ -127,6 +127,13 @@ class Batch:
         """[b] int64: the rows that were kept."""
         return torch.arange(len(self.ids)) if self.kept is None else self.kept.nonzero()[:, 0]
 
+    @property
+    def succeeded(self) -> Tensor:
+        """[B] bool: the row's trajectory was solved; a positive return, where nothing else is known of it."""
+        if self.episodes is None:
+            return self.reward > 0
+        return torch.tensor([each.success for each in self.episodes], dtype=torch.bool)[self.traj]
+
     def keeping(self, kept: Tensor) -> Batch:
         """The same batch without the rows that are false in `kept` [B]."""
         return self.with_(kept=kept if self.kept is None else self.kept & kept)

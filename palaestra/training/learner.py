@@ -142,10 +142,16 @@ class Learner:
         full = {name: _unflatten(values, batch) for name, values in columns.items()}
         return Scores(full.pop("logprob"), full.pop("entropy"), full)
 
+    def prepared(self, batch: Batch, moment: Moment) -> Batch:
+        """An iteration's batch as its update sees it: filtered, with what the old policy, the reference and others say
+        of it, and with its advantages."""
+        batch = self._with_scores(self.algorithm.select(batch, moment))
+        batch = self._with_recalled(self._with_provided(batch, moment), moment)
+        return self.algorithm.prepare(batch if self.critic is None else self.critic.evaluate(batch), moment)
+
     def _update(self, batch: Batch, moment: Moment) -> Update:
         algorithm = self.algorithm
-        batch = self._with_provided(self._with_scores(algorithm.select(batch, moment)), moment)
-        batch = algorithm.prepare(batch if self.critic is None else self.critic.evaluate(batch), moment)
+        batch = self.prepared(batch, moment)
         fresh = batch.old_logprob is None
         if fresh:
             batch = batch.with_(old_logprob=batch.rollout_logprob.clone(), old_entropy=batch.rollout_entropy.clone())

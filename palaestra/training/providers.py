@@ -1,8 +1,8 @@
 """What a part may have from beyond its batch: other log-probs, its run, more play, the reference.
 
-The policy before the update (`old_logprob`) and the frozen reference (`ref_logprob`) are columns of their own. Any other
-source, a teacher's weights, or the policy's own with another text before it, is a **provider**: its columns are in
-`Batch.extra`, so that advantages can read them, and in `Tokens.old_extra`, so that terms can. They are constants.
+The policy before the update (`old_logprob`) and the frozen reference (`ref_logprob`) are columns of their own. Any
+other source, a teacher's weights, or the policy's own with another text before it, is a **provider**: its columns are
+in `Batch.extra`, so that advantages can read them, and in `Tokens.old_extra`, so that terms can. They are constants.
 
 An **attachment** is told of the run before anything is played: it loads models, or learns how text becomes tokens. A
 **supplier** may play between an iteration's episodes and its update. A **reference manager** moves the reference.

@@ -29,9 +29,9 @@ from palaestra.training.aggregate import Mode, token_weights
 from palaestra.training.batch import Batch
 
 if TYPE_CHECKING:
-    from palaestra.training.providers import Attachment, Provider, ReferenceManager, Supplier
     from palaestra.config import LearnerConfig
     from palaestra.training.forward import PolicyModel
+    from palaestra.training.providers import Attachment, Provider, ReferenceManager, Supplier
 
 Need = Literal["entropy_grad", "old_logprob", "old_entropy", "ref_logprob", "scored"]
 """What a plug-in may require beyond the current log-probs, the rollout's columns and the advantage. `scored`: the

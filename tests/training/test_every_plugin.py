@@ -30,6 +30,7 @@ def _id(overrides: list[str]) -> str:
 
 EVERY = pytest.mark.parametrize("overrides", MIXES, ids=_id)
 NEVER_NEUTRAL = {
+    "opd": "its advantage takes the place of the group's",
     "ppo": "a critic takes the place of the group",
     "uniform_groups": "a filter either filters or is not named",
 }
@@ -110,22 +111,19 @@ def test_layouts_agree(overrides: list[str]) -> None:
 
 @EVERY
 def test_only_log_probs_entropies_and_statistics_have_a_gradient(overrides: list[str]) -> None:
-    subject = learner(*overrides)
-    algorithm, batch = subject.algorithm, played()
-    scores = subject.score(batch, statistics=algorithm.parts.statistics)
-    batch = batch.with_(old_logprob=scores.logprob, old_entropy=scores.entropy, extra=dict(scores.extra))
-    batch = algorithm.prepare(algorithm.select(batch, MOMENT), MOMENT)
+    subject = learner(*overrides, mini_batches=2)
+    algorithm, batch = subject.algorithm, subject.prepared(played(), MOMENT)
     assert batch.advantage is not None
+    assert batch.old_logprob is not None
+    assert batch.old_entropy is not None
     assert not batch.advantage.requires_grad
     where = batch.trained.nonzero(as_tuple=True)
-    at = gather(
-        batch, where, Scores(*(column[where] for column in scores[:2]), {n: v[where] for n, v in scores[2].items()})
-    )
-    constants = {
-        n: getattr(at, n) for n in ("old_logprob", "rollout_logprob", "advantage", "ref_logprob", "old_entropy")
-    }
+    extra = {name: column[where] for name, column in batch.extra.items()}
+    at = gather(batch, where, Scores(batch.old_logprob[where], batch.old_entropy[where], extra))
+    constants = {n: getattr(at, n) for n in CONSTANTS}
     leaves = {n: v.clone().requires_grad_() for n, v in constants.items() if v is not None}
-    at = replace(at, **leaves)
+    provided = {n: v.clone().requires_grad_() for n, v in at.old_extra.items()}
+    at = replace(at, **leaves, old_extra=provided)
     for gate in algorithm.parts.gates:
         said = gate(at, batch, MOMENT)
         columns = [said.weight, said.unclipped, *said.marks.values()]
@@ -134,7 +132,7 @@ def test_only_log_probs_entropies_and_statistics_have_a_gradient(overrides: list
     for term in algorithm.bind(MOMENT, batch):
         value = term.value(replace(at, logprob=at.logprob.clone().requires_grad_())).value.sum()
         if value.requires_grad:
-            found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+            found = torch.autograd.grad(value, [*leaves.values(), *provided.values()], allow_unused=True)
             assert not any(gradient is not None and bool(gradient.any()) for gradient in found), term.name
 
 
