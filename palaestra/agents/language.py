@@ -95,6 +95,8 @@ class LanguageSession:
         self.agent, self.seed = agent, seed
         self.nodes: list[Node] = []
         self._id = f"{agent.name}#{next(_numbers)}"
+        self._parent = ""
+        """The engine's name for the conversation that this one came from."""
         self._turns: list[Turn] = []
         self._expected: list[int] | None = None
         """What the next prompt begins with if it extends the last one."""
@@ -127,7 +129,7 @@ class LanguageSession:
         nothing changes them."""
         other = LanguageSession(self.agent, seed)
         count, other._expected = self._before
-        other.nodes, other._turns = self.nodes[:count], self._turns[:-1]
+        other.nodes, other._turns, other._parent = self.nodes[:count], self._turns[:-1], self._id
         return other
 
     async def close(self) -> None:
@@ -161,7 +163,8 @@ class LanguageSession:
             stop_ids=self.agent.chat.stop_ids,
             seed=derive_seed(self.seed, len(self._turns)),
         )
-        return Request(prompt=ids, sampling=sampling, session=self._id, constraint=choices.trie if choices else None)
+        trie = choices.trie if choices else None
+        return Request(prompt=ids, sampling=sampling, session=self._id, parent=self._parent, constraint=trie)
 
     def _add(self, completion: Completion) -> int:
         self.nodes.append(

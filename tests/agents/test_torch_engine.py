@@ -144,6 +144,41 @@ def test_conversations_extend_their_cached_prefix(slots: int) -> None:
         assert sum(read) < total  # nothing was read twice, and forced tokens at the end were never read
 
 
+@pytest.mark.parametrize("slots", [2, 3, 32])
+def test_a_conversation_that_branched_off_copies_what_it_shares(slots: int) -> None:
+    """However few slots there are, the results are those of a full pass; with enough, nothing shared is read twice."""
+    model, read = tiny_llama(), list[int]()
+    engine = TorchEngine(model, slots=slots)
+    inner = engine._forward
+
+    def counting(rows: Sequence[int], tokens: Sequence[Sequence[int]], start: Sequence[int]) -> Tensor:
+        read.append(sum(map(len, tokens)))
+        return inner(rows, tokens, start)
+
+    counting.copy, counting.context_length = inner.copy, inner.context_length  # type: ignore[attr-defined]
+    engine._forward = counting  # type: ignore[assignment]
+
+    async def go() -> list[int]:
+        first = ask(range(10, 60), session="a")
+        assert_exact(model, first, await engine.generate(first))
+        begun = sum(read)
+        prompts = [[*range(10, 60), 3], list(range(10, 60)), [*range(10, 40), 4, 5], [9, 8], [*range(10, 60), 6, 7]]
+        branches = [
+            ask(prompt, session=f"b{k}", parent="a" if k < 4 else "b0", seed=k, max_tokens=1)
+            for k, prompt in enumerate(prompts)
+        ]
+        done = [await engine.generate(branches[0]), *await asyncio.gather(*map(engine.generate, branches[1:]))]
+        for request, completion in zip(branches, done, strict=True):
+            assert_exact(model, request, completion)
+        gone = ask([*range(10, 60), 8], session="c", parent="nobody")
+        assert_exact(model, gone, await engine.generate(gone))
+        return [sum(read) - begun, 51]
+
+    total, alone = asyncio.run(go())
+    if slots == 32:
+        assert total == 1 + 1 + 2 + 2 + 2 + alone
+
+
 def test_a_prompt_that_changed_reuses_only_the_common_prefix() -> None:
     model = tiny_llama()
     engine = TorchEngine(model)

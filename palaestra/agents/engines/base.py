@@ -60,6 +60,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     sampling: SamplingParams
     session: str = ""
     """Names the conversation whose cached prefix this prompt extends; empty for none."""
+    parent: str = ""
+    """Names another conversation, from which a new one may copy what both prompts begin with; empty for none."""
     constraint: TokenTrie | None = None
     """Completions that are allowed, as a trie of token ids (each path ends in a stop id); `None` allows every token.
     Log-probs and entropies are those of the distribution renormalised over the tokens that the trie allows."""

@@ -111,11 +111,20 @@ class SlotTable:
             if own and request.session:
                 slot.session = request.session
                 self._by_session[request.session] = slot
-        slot.cached = min(_common(slot.ids, slot.cached, request.prompt), len(request.prompt) - 1)
+        slot.cached = _shared(slot, request.prompt)
         slot.ids = list(request.prompt)
         self._clock += 1
         slot.used, slot.generation = self._clock, generation
         return slot
+
+    def donor(self, slot: Slot) -> tuple[Slot, int] | None:
+        """Where the beginning of a new conversation is cached already, and how many tokens of it; `None` if nowhere."""
+        assert slot.generation is not None
+        source = self._by_session.get(slot.generation.request.parent)
+        if slot.cached or source is None or source is slot:
+            return None
+        count = _shared(source, slot.ids)
+        return (source, count) if count else None
 
     def free(self, slot: Slot) -> None:
         """The slot's request is over; its tokens stay for the next one of the same session."""
@@ -145,6 +154,11 @@ class SlotTable:
     def _idle(self) -> Slot | None:
         idle = (slot for slot in self.slots if slot.generation is None)
         return min(idle, key=lambda slot: (slot.used, slot.index), default=None)
+
+
+def _shared(slot: Slot, prompt: Sequence[int]) -> int:
+    """How many tokens of `prompt` the slot has in the cache; never all, because the last one gives the logits."""
+    return min(_common(slot.ids, slot.cached, prompt), len(prompt) - 1)
 
 
 def _common(old: Sequence[int], cached: int, new: Sequence[int]) -> int:

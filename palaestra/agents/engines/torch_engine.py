@@ -183,6 +183,9 @@ class TorchEngine:
             if slot is None:
                 return
             self._waiting.popleft().weight_version = self._version
+            if (donor := self._table.donor(slot)) is not None:
+                source, slot.cached = donor
+                self._forward.copy(source.index, slot.index, slot.cached)
             self._take_forced(slot)
 
     async def _advance(self, running: list[Slot]) -> None:
