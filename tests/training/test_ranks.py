@@ -27,7 +27,7 @@ CASES: list[list[str]] = [
 ]
 """Every algorithm, every plug-in, some together, and steps with fewer rows than ranks."""
 STANDING = "optimiser.lr=1e-12"
-"""AdamW divides by the size of a gradient; where that is rounding, so is the step. So compare gradients at one place."""
+"""AdamW divides by the size of a gradient, so that where one is rounding the step is."""
 MOVING = [[f"algorithm.name={name}", TWO] for name in ("grpo", "dapo", "epo", "empg", "aepo", "ppo")]
 MOVING += [["algorithm.name=dapo", "algorithm.plugins=[uniform_groups, overlong, mismatch]", "learner.epochs=2"]]
 """Those whose weights are compared after real steps, in float64."""
