@@ -116,6 +116,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "ppo": {"plugins": ("ppo",), "normalise": "none", "aggregation": "token-mean"},
     "epo": {"plugins": ("epo",)},
     "empg": {"plugins": ("empg",)},
+    "knapsack": {"plugins": ("knapsack",)},
+    "spo": {"plugins": ("spo_tracker",)},
     "aepo": {"plugins": ("aepo",), "policy_loss": "entropy_balanced", "aggregation": "token-mean"},
 }
 """By name of the algorithm, the keys of `AlgorithmConfig` whose default is another one there."""

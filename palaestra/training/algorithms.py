@@ -51,6 +51,7 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
         "token ratios are noise where the reward is one number for the whole sequence",
         "Zheng et al. 2025, arXiv 2507.18071",
     ),
+    "knapsack": AlgorithmEntry(PLUGINS["knapsack"].summary, PLUGINS["knapsack"].source),
     "ppo": AlgorithmEntry(PLUGINS["ppo"].summary, PLUGINS["ppo"].source),
     "reinforce": AlgorithmEntry(
         "the policy gradient itself, without baseline and clip, to compare with",
@@ -60,6 +61,7 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
         "an unbiased baseline without a critic: the mean of the other episodes",
         "Ahmadian et al. 2024, arXiv 2402.14740",
     ),
+    "spo": AlgorithmEntry(PLUGINS["spo_tracker"].summary, PLUGINS["spo_tracker"].source),
 }
 """What `algorithm.name` may be; see `register_algorithm`."""
 

@@ -52,11 +52,9 @@ def neutral(name: str) -> list[str]:
 
 
 def _yaml(value: Any) -> str:
-    return (
-        {True: "true", False: "false", None: "null"}.get(value, str(value))
-        if not isinstance(value, float)
-        else (".inf" if math.isinf(value) else repr(value))
-    )
+    if isinstance(value, float) and math.isinf(value):
+        return ".inf"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def as_step_rows(batch: Batch) -> Batch:

@@ -47,8 +47,10 @@ NEUTRAL: dict[str, list[str]] = {
     "gigpo": ["settings.gigpo.omega=0"],
     "grpo": [],
     "gspo": ["policy_loss=clip", "clip_low=0.2", "clip_high=0.2", "dual_clip=3"],
+    "knapsack": ["settings.knapsack.share=0"],
     "reinforce": ["normalise=std", "clip_low=0.2", "clip_high=0.2", "dual_clip=3"],
     "rloo": ["normalise=std"],
+    "spo": ["settings.spo_tracker.baseline=false", "settings.spo_tracker.sampling=false"],
 }
 """Settings with which an algorithm is GRPO."""
 NOT_GRPO = {"ppo"}
