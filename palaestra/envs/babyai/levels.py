@@ -20,6 +20,7 @@ SPLITS = {"train": range(0, 80), "validation": range(80, 90), "test": range(90, 
 
 _TRIES = 2000
 """Games looked at for one of the wanted split; a tenth of them is of each of the small ones."""
+_REMEMBERED = 10_000
 _found: dict[tuple[str, str, int], int] = {}
 """Seeds of games that were looked for: the runs of a group, and evaluations before and after, play the same ones."""
 _ID = re.compile(r"BabyAI-(?P<name>\w+)-v\d+")
@@ -77,6 +78,8 @@ def begin_of_split(level: str, split: str, index: int) -> tuple[RoomGridLevel, i
         seed = derive_seed(index, level, split, attempt) % 2**31
         game = begin(level, seed)
         if int(start_hash(game), 16) % 100 in SPLITS[split]:
+            if len(_found) >= _REMEMBERED:
+                _found.clear()
             _found[key] = seed
             return game, seed
     raise DataError(f"babyai/{level} has no game for the split {split!r} among {_TRIES}; it has too few different ones")

@@ -1,0 +1,189 @@
+"""Make the base model of the study's second environment: play of BabyAI's bot, good and bad, cloned from scratch.
+
+    python -m benchmarks.learning.warm_start runs/learning/base/pickup
+
+takes four minutes on one core. Like palaestra-tiny it is a mixture: some of the play that it learns from is the bot's,
+some has random commands in it, and nothing tells which. Only training games are played. With the same torch on the same
+kind of processor the weights are the same to the bit; `HASH` is that of the weights that the committed study began
+with. Others are said aloud, as runs from different starts must not be compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from palaestra.agents.attention import use_plain_attention
+from palaestra.agents.chat import ChatFormat
+from palaestra.envs.babyai.env import BabyAIEnv
+from palaestra.envs.babyai.words import COMMANDS
+from palaestra.envs.tasks import TaskSuite, load_suite
+from palaestra.training.cloning import CloningBatch, WeightedRow, cloning_batches, cloning_loss
+from palaestra.training.forward import PolicyModel
+from pretraining.tokenizer import SPECIAL, TEMPLATE
+from pretraining.train import optimisers
+
+SUITE = "babyai/PickupDist:train"
+HASH = ""
+GAMES = slice(50_000, 55_000)
+"""Tasks that are played; the study's training draws from the whole split."""
+MAX_TURNS = 10
+EXPERT, NOISY = 0.55, 0.35
+"""Shares of episodes by the bot alone, and by the bot with random commands in between; the rest is random play."""
+EPOCHS = 3
+COLOURS = ("red", "green", "blue", "purple", "yellow", "grey")
+TOKENS = 3072
+"""Padded tokens of a batch."""
+LR = 4e-3
+OBSERVATION_WEIGHT = 0.1
+PATTERN = (
+    r"turn left|turn right|go forward|pick up|You see an?|You carry an?|Your task is to"
+    r"|, an?| next to the| and [0-9]+ steps? (?:left|right)| [0-9]+ steps? (?:forward|left|right)|\n+| ?[A-Za-z]+|."
+)
+
+Episode = list[tuple[str, str]]
+"""Observations and the commands that answered them."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="model directory")
+    args = parser.parse_args()
+    if make_base(args.out) != HASH:
+        print("these are not the weights that the committed results began with: compare nothing with them")
+
+
+def make_base(out: Path) -> str:
+    """Play, learn and save; returns the hash of the weights."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    plays = asyncio.run(collect(load_suite(SUITE)[GAMES]))
+    print(f"{len(plays)} games played, {sum(map(len, plays))} commands")
+    tokenizer = train_tokenizer(text for play in plays for pair in play for text in pair)
+    model = build(len(tokenizer))
+    policy, optims = PolicyModel(model, autocast=torch.bfloat16), optimisers(model, LR)
+    chat = ChatFormat.from_tokenizer(tokenizer)
+    total = EPOCHS * sum(1 for _ in cloning_batches(encode(plays, chat, 0), tokens=TOKENS))
+    for step, batch in enumerate(batches(plays, chat)):
+        for optim in optims:
+            for group in optim.param_groups:
+                group["lr"] = LR * min(1.0, (step + 1) / 50) * max(0.0, 1 - step / total)
+        loss = cloning_loss(policy, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optim in optims:
+            optim.step()
+            optim.zero_grad()
+        if step % 50 == 0:
+            print(f"step {step} of about {total}: {float(loss.detach()):.3f}", flush=True)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    return weights_hash(out)
+
+
+def batches(plays: list[Episode], chat: ChatFormat) -> Iterator[CloningBatch]:
+    """All epochs, one after the other."""
+    for epoch in range(EPOCHS):
+        yield from cloning_batches(encode(plays, chat, epoch), tokens=TOKENS, seed=epoch)
+
+
+def build(vocabulary: int) -> LlamaForCausalLM:
+    """palaestra-tiny's architecture, smaller: 0.6 M parameters."""
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=96,
+            num_hidden_layers=4,
+            num_attention_heads=3,
+            num_key_value_heads=1,
+            intermediate_size=384,
+            max_position_embeddings=2048,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            pad_token_id=0,
+            eos_token_id=1,
+        )
+    )
+    use_plain_attention(model)
+    return model
+
+
+def weights_hash(model: Path) -> str:
+    """SHA-256 of a model directory's weights."""
+    return hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
+
+
+async def collect(suite: TaskSuite) -> list[Episode]:
+    """One episode a task, by a player whose share of random commands is drawn anew."""
+    rng, plays = random.Random("pickup"), []
+    env = BabyAIEnv()
+    for task in suite:
+        draw = rng.random()
+        noise = 0.0 if draw < EXPERT else rng.uniform(0.1, 0.8) if draw < EXPERT + NOISY else 1.0
+        observation = (await env.reset(seed=task.seed, task=task)).observation
+        play: Episode = []
+        for _ in range(MAX_TURNS):
+            command = rng.choice(list(COMMANDS)) if rng.random() < noise else await env.oracle()
+            play.append((observation, command))
+            step = await env.step(command)
+            observation = step.observation
+            if step.terminated:
+                break
+        plays.append(play)
+    await env.close()
+    return plays
+
+
+def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
+    """A token for a place in the view, a colour, a kind of thing, a command; any other text byte by byte."""
+    tokenizer = Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(PATTERN), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1024,
+        special_tokens=[AddedToken(text, special=True) for text in SPECIAL],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",
+        eos_token="<|end|>",
+        chat_template=TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=2048,
+    )
+
+
+def encode(plays: list[Episode], chat: ChatFormat, epoch: int) -> list[WeightedRow]:
+    """Every episode as one row; in each epoch the colours are others, as nothing depends on which they are."""
+    rng = random.Random(f"colours/{epoch}")
+    return [_row(play, chat, dict(zip(COLOURS, rng.sample(COLOURS, len(COLOURS)), strict=True))) for play in plays]
+
+
+def _row(play: Episode, chat: ChatFormat, colours: dict[str, str]) -> WeightedRow:
+    ids: list[int] = chat.system(None)
+    weights = [0.0] * len(ids)
+    for number, (observation, command) in enumerate(play):
+        shown = re.sub("|".join(COLOURS), lambda match: colours[match[0]], observation)
+        said = chat.completion(command)
+        close = chat.close_completion(said) if number + 1 < len(play) else []
+        for part, weight in ((chat.user(shown), OBSERVATION_WEIGHT), (chat.generation, 0.0), (said, 1.0), (close, 0.0)):
+            ids.extend(part)
+            weights.extend([weight] * len(part))
+    return WeightedRow(ids, weights)
+
+
+if __name__ == "__main__":
+    main()
