@@ -158,3 +158,16 @@ def test_nothing_carries_gradient() -> None:
     tokens = Tokens(*[torch.rand(5, requires_grad=True) for _ in range(5)], step_id=torch.zeros(5).long())
     assert not CodeAdvantage().on_tokens(replace(tokens, advantage=torch.rand(5))).advantage.requires_grad
     assert not entropy_factor(entropy_of(batch).requires_grad_(), batch.mask, 0.2).requires_grad
+
+
+def test_on_policy_the_clip_alone_is_grpo() -> None:
+    """Where every ratio is 1, in the first step: no weight of entropy, the bounded gradient, and GRPO's update."""
+    same = ["algorithm.settings.aepo.advantage_weight=0", "algorithm.aggregation=seq-mean-token-mean"]
+    ours, plain = trained(learner(*same)), trained(learner(*same, "algorithm.policy_loss=clip"))
+    close(ours, plain, 1e-7)
+    later = [*same, "optimiser.lr=0.03", "algorithm.clip_high=0.01"]
+    passes = [
+        trained(learner(*later, f"algorithm.policy_loss={loss}", mini_batches=1, epochs=3))
+        for loss in ("entropy_balanced", "clip")
+    ]
+    assert float((passes[0] - passes[1]).abs().max()) > 1e-4
