@@ -9,8 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from support.envs import timeless
 from support.trees import ForkableEnv, UncertainAgent, branches, group
+from support.updates import MIXES, assert_same, episodes, learner, update
 from torch import Tensor
 
 from palaestra.agents.branching import BranchRule
@@ -202,6 +204,33 @@ class TestCredit:
         expected = shared_advantage(GroupAdvantage(), batch) if credit == "mean" else GroupAdvantage()(batch)
         assert torch.equal(prepared.advantage, expected)
         assert (prepared.advantage[~prepared.mask] == 0).all()
+
+
+def grown(seed: int = 0) -> list[Trajectory]:
+    """Random talk in groups of four; the last two of each branched off the first, or off each other."""
+    found = episodes(seed=seed)
+    for at in range(0, len(found), 4):
+        for child, parent in ((found[at + 2], found[at]), (found[at + 3], found[at + 2])):
+            turns = min(2, len(parent.steps))
+            end = parent.steps[turns - 1].completion + 1
+            steps = [replace(step, completion=step.completion + end) for step in child.steps]
+            child.nodes, child.steps = parent.nodes[:end] + child.nodes, parent.steps[:turns] + steps
+            child.branch_of = parent.id, turns
+    return found
+
+
+@pytest.mark.parametrize("overrides", MIXES, ids=lambda o: " ".join(x.removeprefix("algorithm.") for x in o))
+def test_every_algorithm_learns_from_branches(overrides: list[str]) -> None:
+    """Without a change of its own: finite, and nothing is trained where a branch only has it from its parent."""
+    batch = build_rows(grown()).batch
+    assert batch.copy_of is not None
+    done, gradients = update(learner(*overrides, mini_batches=2), batch)
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+    assert done.batch.advantage is not None
+    assert done.batch.advantage.isfinite().all()
+    assert not done.batch.advantage[~batch.mask].any()
+    again = batch.with_(rollout_logprob=batch.rollout_logprob.masked_fill(batch.copy_of >= 0, 9.0))
+    assert_same(update(learner(*overrides, mini_batches=2), again)[1], gradients, atol=0)
 
 
 class TestCounts:

@@ -70,6 +70,7 @@ def _head(sample: Sample) -> Markup:
         trajectory.kind,
         trajectory.task,
         f"{len(trajectory.steps)} turns",
+        f"branched off {trajectory.parent} after {trajectory.branched_at} turns" if trajectory.parent else "",
         f"{trajectory.sampled_tokens} sampled tokens",
         f"return {trajectory.total_reward:g}",
         f"credit shown: {credit_kind(trajectory)}",
