@@ -113,6 +113,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "dapo": {"clip_high": 0.28, "aggregation": "token-mean", "plugins": ("uniform_groups", "overlong")},
     "gspo": {"policy_loss": "gspo", "clip_low": 3e-4, "clip_high": 4e-4, "dual_clip": math.inf},
     "gigpo": {"plugins": ("gigpo",)},
+    "dr_bot": {
+        **{"normalise": "mean", "aggregation": "dr-grpo-mean", "clip_high": 0.28, "dual_clip": 10.0},
+        "plugins": ("well_formed", "widest_groups"),
+    },
+    "spear": {
+        **{"normalise": "mean", "aggregation": "dr-grpo-mean", "clip_high": 0.28, "dual_clip": 10.0},
+        "plugins": ("well_formed", "outcome_scale", "tool_reward", "widest_groups", "clip_cov", "self_imitation"),
+    },
     "ppo": {"plugins": ("ppo",), "normalise": "none", "aggregation": "token-mean"},
     "epo": {"plugins": ("epo",)},
     "empg": {"plugins": ("empg",)},

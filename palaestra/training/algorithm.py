@@ -106,10 +106,11 @@ class Algorithm:
         return tuple(term for term in bound if term is not None)
 
     def replayed(self, batch: Batch, moment: Moment, steps: int) -> list[list[Extra]]:
-        """The further batches of each of the iteration's optimiser steps."""
+        """The further batches of each of the iteration's optimiser steps, and of those that they have to themselves."""
         brought = [replay(batch, moment, steps) for replay in self.parts.replays]
+        total = max([steps, *map(len, brought)])
         return [
-            [one for parts in brought for one in parts[step : step + 1] if one is not None] for step in range(steps)
+            [one for parts in brought for one in parts[step : step + 1] if one is not None] for step in range(total)
         ]
 
     def shape_tokens(self, tokens: Tokens) -> Tokens:

@@ -53,6 +53,14 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
     ),
     "knapsack": AlgorithmEntry(PLUGINS["knapsack"].summary, PLUGINS["knapsack"].source),
     "ppo": AlgorithmEntry(PLUGINS["ppo"].summary, PLUGINS["ppo"].source),
+    "dr_bot": AlgorithmEntry(
+        "known instabilities of GRPO with agents: broken episodes, groups that say little, biased denominators",
+        "Qin et al. 2025, arXiv 2509.22601",
+    ),
+    "spear": AlgorithmEntry(
+        "explore early, exploit late: a reward for acting that fades out, imitation of own successes that fades in",
+        "Qin et al. 2025, arXiv 2509.22601",
+    ),
     "reinforce": AlgorithmEntry(
         "the policy gradient itself, without baseline and clip, to compare with",
         "Williams 1992, Machine Learning 8",

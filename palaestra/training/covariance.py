@@ -39,9 +39,9 @@ class CovarianceLoss(NamedTuple):
     """bool: the ratio left the clip range; no gradient there."""
 
 
-def pick_generator(seed: int, step: int, micro_batch: int = 0) -> torch.Generator:
-    """For `clip_cov`; a function of the run's seed and of where training stands, so a resumed run picks the same."""
-    return torch.Generator().manual_seed(derive_seed(seed, "clip_cov", step, micro_batch))
+def pick_generator(seed: int, *place: int, purpose: str = "clip_cov") -> torch.Generator:
+    """For `pick`; a function of the run's seed and of where training stands, so a resumed run picks the same."""
+    return torch.Generator().manual_seed(derive_seed(seed, purpose, *place))
 
 
 def covariance(advantage: Tensor, logprob: Tensor, mask: Tensor) -> Covariance:
@@ -52,6 +52,24 @@ def covariance(advantage: Tensor, logprob: Tensor, mask: Tensor) -> Covariance:
     means = [x.sum() / count for x in columns]
     centred = [x - mean for x, mean in zip(columns, means, strict=True)]
     return Covariance(torch.where(inside, centred[0] * centred[1], 0), means[0], means[1])
+
+
+def between(value: Tensor, clipped: Tensor, low: float, high: float) -> Tensor:
+    """bool: the covariances that Clip-Cov may pick, those strictly inside (low, high) that no clip has stopped."""
+    return ~clipped & (value > low) & (value < high)
+
+
+def largest(value: Tensor, rate: float) -> Tensor:
+    """[P] bool: the `max(1, floor(rate * P))` largest of `value` [P]; among equals, those that come first."""
+    order = value.nan_to_num(-math.inf).argsort(descending=True, stable=True)
+    picked = torch.zeros_like(value, dtype=torch.bool)
+    picked[order[: max(1, math.floor(rate * len(value)))]] = True
+    return picked
+
+
+def drift(logprob: Tensor, old: Tensor) -> Tensor:
+    """`|logprob - old|`, bounded as log-ratios are, with gradient to `logprob`."""
+    return (logprob - old.detach()).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).abs()
 
 
 def pick(eligible: Tensor, tokens: int, rate: float, generator: torch.Generator) -> Tensor:
@@ -100,7 +118,7 @@ def clip_cov(
     plain = surrogate(logprob, old, advantage, mask, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip)
     inside = mask.bool()
     value = covariance(advantage, logprob, mask).value
-    eligible = inside & ~plain.clipped & (value > low) & (value < high)
+    eligible = inside & between(value, plain.clipped, low, high)
     picked = pick(eligible, int(inside.sum()), rate, generator)
     return CovarianceLoss(torch.where(picked, 0, plain.loss), picked, eligible, plain.clipped)
 
@@ -112,12 +130,7 @@ def kl_cov(
     with the largest covariance; among equals, those that come first, row by row. Arguments as in `clip_cov`."""
     inside = mask.bool()
     plain = surrogate(logprob, old, advantage, mask, clip_low=1.0, clip_high=math.inf, dual_clip=None)
-    place = inside.flatten().nonzero()[:, 0]
-    value = covariance(advantage, logprob, mask).value.flatten()[place].nan_to_num(-math.inf)
-    largest = value.argsort(descending=True, stable=True)[: max(1, math.floor(rate * len(place)))]
-    picked = torch.zeros_like(inside).flatten()
-    picked[place[largest]] = True
-    picked = picked.view_as(inside)
-    drift = torch.where(inside, logprob - old.detach(), 0).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
-    loss = plain.loss + torch.where(picked, coeff * drift.abs(), 0)
-    return CovarianceLoss(loss, picked, inside, plain.clipped)
+    picked = torch.zeros_like(inside)
+    picked[inside] = largest(covariance(advantage, logprob, mask).value[inside], rate)
+    held = torch.where(picked, coeff * drift(torch.where(inside, logprob, 0), torch.where(inside, old, 0)), 0)
+    return CovarianceLoss(plain.loss + held, picked, inside, plain.clipped)

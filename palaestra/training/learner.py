@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -162,8 +163,9 @@ class Learner:
         if not parts and algorithm.parts.replays:  # what is replayed is learned from all the same
             parts = [batch.rows]
         replayed = algorithm.replayed(batch, moment, len(parts))
-        for number_, (rows, extras) in enumerate(zip(parts, replayed, strict=True)):
-            sources = [Source(batch, flat, rows, terms, gates, fresh=fresh), *map(_source, extras)]
+        for number_, (rows, extras) in enumerate(zip_longest(parts, replayed)):
+            own = [] if rows is None else [Source(batch, flat, rows, terms, gates, fresh=fresh)]
+            sources = [*own, *map(_source, extras)]
             self._step(sources, totals, replace(moment, step=number_), lr)
         algorithm.observe(batch, moment)
         metrics = _metrics(terms, totals, lr) | dict(batch.notes) | self._renew_reference(batch, moment)
@@ -283,7 +285,9 @@ class Learner:
             assert batch.old_entropy is not None
             batch.old_logprob[where] = scores.logprob.detach().float().cpu()
             batch.old_entropy[where] = scores.entropy.detach().float().cpu()
-        tokens = self.algorithm.shape_tokens(marked.on(gather(batch, where, scores), where))
+        tokens = marked.on(gather(batch, where, scores), where)
+        if not source.name:  # what is replayed has its advantages already
+            tokens = self.algorithm.shape_tokens(tokens)
         totals.tokens[prefix] = totals.tokens.get(prefix, 0) + len(scores.logprob)
         loss = scores.logprob.new_zeros((), dtype=torch.float64)
         for term in source.terms:

@@ -19,8 +19,9 @@ OLDEST = 10
 class ReplayBuffer:
     """Trajectories with a positive advantage, oldest first, limited in number and age."""
 
-    def __init__(self, size: int = 2048, tolerate: int = 5) -> None:
-        """`size`: trajectories; `tolerate`: iterations that one stays after its own, at most `OLDEST`."""
+    def __init__(self, size: int | None = 2048, tolerate: int = 5) -> None:
+        """`size`: trajectories, `None` for any number; `tolerate`: iterations that one stays after its own, at most
+        `OLDEST`."""
         self._size, self._tolerate = size, min(tolerate, OLDEST)
         self._entries: list[Stored] = []
 
@@ -33,17 +34,27 @@ class ReplayBuffer:
         """Add those of iteration `now` that did better than their groups; drop the stale, then the oldest."""
         self._entries += [each for each in trajectories if each.advantage > 0]
         self._entries = self._fresh(now)
-        del self._entries[: max(0, len(self._entries) - self._size)]
+        if self._size is not None:
+            del self._entries[: max(0, len(self._entries) - self._size)]
 
-    def select(self, p50: float, now: int, count: int, seed: int, *, strict: bool = True) -> list[Stored]:
-        """At most `count` trajectories that are not stale and still better than `p50`, drawn uniformly without
-        replacement; oldest first. The same for the same `seed` (the run's) and `now`; `strict` as in `replayed`."""
+    def clear(self) -> None:
+        """Drop all."""
+        self._entries = []
+
+    def good(self, p50: float, now: int, *, strict: bool = True) -> list[Stored]:
+        """The trajectories that are not stale and still better than `p50`, oldest first; `strict` as in `replayed`."""
         entries = self._fresh(now)
         reward, advantage = ([getattr(e, name) for e in entries] for name in ("reward", "advantage"))
         again = recalibrated(torch.tensor(reward, dtype=torch.float64), p50)
-        good = replayed(torch.tensor(advantage, dtype=torch.float64), again, strict=strict).nonzero()[:, 0].tolist()
+        good = replayed(torch.tensor(advantage, dtype=torch.float64), again, strict=strict)
+        return [entry for entry, chosen in zip(entries, good.tolist(), strict=True) if chosen]
+
+    def select(self, p50: float, now: int, count: int, seed: int, *, strict: bool = True) -> list[Stored]:
+        """At most `count` of the good ones, drawn uniformly without replacement; oldest first. The same for the same
+        `seed` (the run's) and `now`."""
+        good = self.good(p50, now, strict=strict)
         drawn = permutation(len(good), seed, "replay", now)[:count]
-        return [entries[good[place]] for place in sorted(drawn.tolist())]
+        return [good[place] for place in sorted(drawn.tolist())]
 
     def _fresh(self, now: int) -> list[Stored]:
         steps = torch.tensor([each.step for each in self._entries], dtype=torch.int64)

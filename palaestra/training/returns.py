@@ -47,4 +47,15 @@ def group_means(batch: Batch) -> list[float]:
     A trajectory that was left out while others of its group were not still counts: its return is the group's too.
     """
     found = returns_of(batch)
-    return [float(found.mean[g]) for g in number(found.row_group[batch.rows]).known.tolist()]
+    return [float(found.mean[g]) for g in _left(found, batch)]
+
+
+def group_stds(batch: Batch) -> list[float]:
+    """Their standard deviations, in the same order."""
+    found = returns_of(batch)
+    return [float(found.std[g]) for g in _left(found, batch)]
+
+
+def _left(found: Returns, batch: Batch) -> list[int]:
+    groups: list[int] = number(found.row_group[batch.rows]).known.tolist()
+    return groups

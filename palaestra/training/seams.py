@@ -250,7 +250,8 @@ class Replay(Protocol):
         """What it reads of the iteration's own batch."""
 
     def __call__(self, batch: Batch, moment: Moment, steps: int) -> Sequence[Extra | None]:
-        """One for each of the iteration's optimiser steps at most; `batch` has its advantages."""
+        """One for each of the iteration's optimiser steps; what comes beyond them are steps of their own behind them.
+        `batch` has its advantages."""
 
 
 class Tracker(Protocol):

@@ -58,7 +58,7 @@ def episodes(rewards: tuple[float, ...] = (0, 1, 0, 1, 1, 0, 0, 1, 1, 1, 1, 1), 
             nodes.append(Node(ids=[draw(1, 300) for _ in range(draw(1, 6))]))
             ids = [draw(1, 300) for _ in range(draw(1, 5))]
             nodes.append(Node(ids=ids, sampled=True, logprobs=[-5.0] * len(ids), entropies=[5.0] * len(ids)))
-            steps.append(StepRecord(observation=str(draw(0, 3)), action="", reward=0, completion=len(nodes) - 1))
+            steps.append(StepRecord(observation=str(draw(0, 3)), action="look", reward=0, completion=len(nodes) - 1))
         steps[-1].reward = float(reward)
         task = str(number // 4)
         trajectories.append(

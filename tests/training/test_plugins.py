@@ -38,6 +38,7 @@ MIXES: list[list[str]] = [
 ]
 """Every algorithm, every plug-in on its own, and some together."""
 EVERY = pytest.mark.parametrize("overrides", MIXES, ids=lambda overrides: "+".join(o.split(".")[-1] for o in overrides))
+DR_BOT = ["normalise=std", "aggregation=seq-mean-token-mean", "clip_high=0.2", "dual_clip=3"]
 NEUTRAL: dict[str, list[str]] = {
     "aepo": ["settings.aepo.advantage_weight=0", "policy_loss=clip", "aggregation=seq-mean-token-mean"],
     "dapo": ["clip_high=0.2", "aggregation=seq-mean-token-mean", "plugins=[]"],
@@ -48,6 +49,12 @@ NEUTRAL: dict[str, list[str]] = {
     "grpo": [],
     "gspo": ["policy_loss=clip", "clip_low=0.2", "clip_high=0.2", "dual_clip=3"],
     "knapsack": ["settings.knapsack.share=0"],
+    "dr_bot": ["settings.well_formed.incomplete=false", "settings.widest_groups.part=1", *DR_BOT],
+    "spear": [
+        *("settings.well_formed.incomplete=false", "settings.widest_groups.part=1", "settings.clip_cov.rate=0"),
+        *("settings.outcome_scale.factor=1", "settings.tool_reward.schedule=none", "settings.self_imitation.coef=0"),
+        *DR_BOT,
+    ],
     "reinforce": ["normalise=std", "clip_low=0.2", "clip_high=0.2", "dual_clip=3"],
     "rloo": ["normalise=std"],
     "spo": ["settings.spo_tracker.baseline=false", "settings.spo_tracker.sampling=false"],
@@ -80,7 +87,7 @@ def episodes(rewards: tuple[float, ...] = (0, 1, 0, 1, 1, 0, 0, 1, 1, 1, 1, 1), 
             nodes.append(Node(ids=[draw(1, 300) for _ in range(draw(1, 6))]))
             ids = [draw(1, 300) for _ in range(draw(1, 5))]
             nodes.append(Node(ids=ids, sampled=True, logprobs=[-5.0] * len(ids), entropies=[5.0] * len(ids)))
-            steps.append(StepRecord(observation=str(draw(0, 3)), action="", reward=0, completion=len(nodes) - 1))
+            steps.append(StepRecord(observation=str(draw(0, 3)), action="look", reward=0, completion=len(nodes) - 1))
         steps[-1].reward = float(reward)
         group, total = str(number // 4), float(reward)
         trajectories.append(

@@ -1,4 +1,7 @@
-"""The sample filter that keeps the groups whose returns differ most."""
+"""The sample filter that keeps the groups whose returns differ most (Qin et al. 2025, arXiv 2509.22601, Dr.BoT item 6).
+
+It looks at returns with all rewards that plug-ins add, so that groups which agree in their outcome compete by the rest.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +44,8 @@ class WidestGroups:
 
 
 def build(settings: Settings, recipe: Recipe) -> Parts:
-    """The filter."""
-    return Parts(filters=(WidestGroups(settings.part),)) if settings.part < 1 else Parts()
+    """The filter, behind the rewards."""
+    return Parts(selectors=(WidestGroups(settings.part),)) if settings.part < 1 else Parts()
 
 
 PLUGIN = Plugin(
