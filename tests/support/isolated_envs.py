@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import mmap
 import os
 import random
@@ -127,6 +128,11 @@ class Holding(Ledger):
             return asyncio.get_running_loop().call_later(60, print)
         if self.what == "alarm":
             return signal.setitimer(signal.ITIMER_REAL, 60)
+        if self.what == "signal":
+            return asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, print)
+        if self.what == "full":
+            self.own_fork, os.fork = os.fork, _no_room
+            return None
         return mmap.mmap(-1, 4096)
 
     async def step(self, action: str) -> Step[str]:
@@ -146,6 +152,41 @@ class Holding(Ledger):
                 held.cancel()
             elif self.what == "alarm":
                 signal.setitimer(signal.ITIMER_REAL, 0)
+            elif self.what == "signal":
+                asyncio.get_running_loop().remove_signal_handler(signal.SIGUSR1)
+            elif self.what == "full":
+                os.fork = self.own_fork
+
+
+def _no_room() -> int:
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+class Waiting(Ledger):
+    """Waits in the event loop, which it knows, and for a lock, which belongs to that loop; says how deep it may go."""
+
+    async def reset(self, *, seed: int | None = None, task: Task | None = None, options: Any = None) -> Reset[str]:
+        self.loop, self.lock = asyncio.get_running_loop(), asyncio.Lock()
+        return await super().reset(seed=seed, task=task, options=options)
+
+    async def step(self, action: str) -> Step[str]:
+        await asyncio.gather(self._turn(), self._turn())  # the second one waits, so that the lock is bound
+        step = await super().step(action)
+        step.info["loop"] = self.loop is asyncio.get_running_loop()
+        step.info["depth"] = _depth_left()
+        step.info["files"] = len(os.listdir("/proc/self/fd"))
+        return step
+
+    async def _turn(self) -> None:
+        async with self.lock:
+            await asyncio.sleep(0.001)
+
+
+def _depth_left(depth: int = 0) -> int:
+    try:
+        return _depth_left(depth + 1)
+    except RecursionError:
+        return depth
 
 
 class Bad(Env[Any, str]):

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-import array
 import asyncio
-import ctypes
 import gc
 import os
 import random
-import re
 import signal
 import socket
 import stat
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from palaestra.envs.isolation import proc
+from palaestra.envs.isolation.between import run_between
+from palaestra.envs.isolation.lazyloop import LazyLoop
 from palaestra.envs.isolation.wire import Forked, Refused, frame
 
 _HARMLESS = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
-_C = ctypes.PyDLL(None, use_errno=True)
-_WRITABLE_SHARED = re.compile(rb"^\S+ .w.s ", re.MULTILINE)
+_WRITABLE_SHARED = (b" rw-s ", b" rwxs ", b" -w-s ", b" -wxs ")
+"""As /proc has it. A file's name that holds one of these is not worth the time that it takes to tell."""
+MOST_GENERATIONS = 64
+"""Copies of copies, each of which lives on the stack of its parent, some 20 kB deeper."""
+_FRAMES = 12
+"""Of Python, at most, from the call that makes a copy to those of the copy's own."""
+_LARGE = 1 << 16
+"""Bytes, more than any of malloc's quick lists holds and fewer than it asks the kernel for."""
+
+_generation = 0
 
 
 class OpenFile(NamedTuple):
@@ -33,20 +41,24 @@ class OpenFile(NamedTuple):
     position: int
 
 
-def obstacle(loop: asyncio.AbstractEventLoop, known: set[int]) -> str:
+def obstacle(loop: LazyLoop, known: set[int]) -> str:
     """Why a copy of this process would not be independent, or not complete; empty where it is right to fork.
 
-    `known` files are not looked at.
+    `known` files are not looked at. Where it is right, `loop` has no descriptors now.
     """
     if (threads := len(os.listdir("/proc/self/task"))) > 1:
         names = sorted(thread.name for thread in threading.enumerate())[1:]
         return f"it runs {threads} threads" + (f" ({', '.join(names[:3])})" if names else "")
+    if _generation >= MOST_GENERATIONS:
+        return f"it is a copy of a copy, {_generation} times over"
     if has_children():
         return "it has child processes"
     if signal.getitimer(signal.ITIMER_REAL)[0] > 0:
         return "a timer of its runs"
     if any(not task.done() for task in asyncio.all_tasks(loop)) or _has_timers(loop):
         return "tasks of its wait in the event loop"
+    if not loop.rest():
+        return "its event loop watches files or signals"
     for number in proc.open_files() - known:
         if reason := _held_by(number):
             return reason
@@ -62,7 +74,7 @@ def has_children() -> bool:
     return True
 
 
-def _has_timers(loop: asyncio.AbstractEventLoop) -> bool:
+def _has_timers(loop: LazyLoop) -> bool:
     handles: Sequence[asyncio.TimerHandle] = getattr(loop, "_scheduled", ())  # no public way to ask
     return any(not handle.cancelled() for handle in handles)
 
@@ -88,17 +100,19 @@ def _file_info(number: int) -> dict[str, str]:
 
 def _shared_memory() -> str:
     with open("/proc/self/maps", "rb") as file:
-        return "it shares memory that it writes to" if _WRITABLE_SHARED.search(file.read()) else ""
+        maps = file.read()
+    if any(permissions in maps for permissions in _WRITABLE_SHARED):
+        return "it shares memory that it writes to"
+    return ""
 
 
-def multiply(near: socket.socket, sockets: Sequence[socket.socket], known: set[int]) -> socket.socket | None:
-    """Make a copy of this process for each of `sockets`, and say so on `near`.
+def multiply(
+    near: socket.socket, sockets: Sequence[socket.socket], known: set[int], live: Callable[[socket.socket], None]
+) -> None:
+    """Make a copy of this process for each of `sockets`, which lives by `live` and then ends, and say so on `near`.
 
-    Returns:
-        In a copy, its own socket. In the process that was copied, `None`.
-
-    The copies are children of an intermediate process that ends at once, so that the fork server becomes their
-    parent: whatever happens here later is not their concern.
+    The copies are children of a process in between that ends at once, so that the fork server becomes their parent:
+    whatever happens here later is not their concern.
     """
     opened = proc.open_files()
     others = opened - known - {each.fileno() for each in sockets}
@@ -106,86 +120,51 @@ def multiply(near: socket.socket, sockets: Sequence[socket.socket], known: set[i
     sys.stdout.flush()
     sys.stderr.flush()
     draws = random.getstate()  # Python seeds it anew in every fork
-    gc.freeze()  # so that no collection in a copy touches, and thereby copies, everything
-    proc.adopt_orphans(False)
-    pids, told = os.pipe()
-    try:
-        between = _bare_fork()
-    except OSError as error:
-        proc.adopt_orphans(True)
-        os.close(pids)
-        os.close(told)
-        near.sendall(frame(Refused(f"fork failed: {error.strerror}")))
-        _close(sockets)
-        return None
-    if between == 0:
-        own = _be_between(sockets, told)
-        random.setstate(draws)
+
+    def begin(own: socket.socket) -> None:
+        random.setstate(draws)  # which lives on: it lies here and there, and freeing it would copy all those pages
         for each in (near, *sockets):
             if each is not own:
                 each.detach()
-        _become_copy(own, {*opened, pids, told}, files)
-        return own
-    os.close(told)
-    _close(sockets)
-    near.sendall(frame(_outcome(pids, len(sockets))))
-    os.waitpid(between, 0)
+        _become_copy(own, opened, files)
+        live(own)
+
+    bytearray(_LARGE)  # makes malloc sort what has been freed, or that would be done, and copied, by every copy
+    gc.freeze()  # so that no collection in a copy touches, and thereby copies, everything
+    proc.adopt_orphans(False)
+    made: list[int] = []
+    try:
+        run_between(lambda: _fork_each(sockets, begin, made))
+        reason = _shared_memory()
+    except OSError as error:
+        reason = f"fork failed: {error.strerror}"
     proc.adopt_orphans(True)
     gc.unfreeze()
-    return None
+    _close(sockets)
+    if reason:
+        for pid in made:
+            proc.kill(pid)
+    near.sendall(frame(Refused(reason) if reason else Forked(made)))
 
 
-def _bare_fork() -> int:
-    """Fork without the handlers of Python and of libraries, for a process that only forks in its turn and ends.
-
-    Raises:
-        OSError: there is no room for another process.
-    """
-    bare = getattr(_C, "_Fork", None)  # of glibc since 2.34
-    if bare is None:
-        return os.fork()
-    pid = int(bare())
-    if pid < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return pid
-
-
-def _outcome(pids: int, n: int) -> Forked | Refused:
-    """What became of it, from what the intermediate process tells."""
-    reason = _shared_memory()  # takes its time, and so does the intermediate process
-    made = array.array("i")
-    made.frombytes(os.read(pids, made.itemsize * (n + 1)))
-    os.close(pids)
-    if len(made) == n and not reason:
-        return Forked(list(made))
-    for pid in made:
-        proc.kill(pid)
-    return Refused(reason or "fork failed: there is no room for so many processes")
-
-
-def _be_between(sockets: Sequence[socket.socket], told: int) -> socket.socket:
-    """In the intermediate process: fork and end. Returns only in the copies.
+def _fork_each(sockets: Sequence[socket.socket], begin: Callable[[socket.socket], None], made: list[int]) -> None:
+    """In the process between: fork for each of `sockets`, and put the copies' process ids into `made`.
 
     Its session is not that of the process that is copied, which may be ended, with its session, before a copy comes to
     make one of its own.
     """
     os.setsid()
-    made = array.array("i")
-    try:
-        for each in sockets:
-            pid = os.fork()
-            if pid == 0:
-                return each
-            made.append(pid)
-        os.write(told, made.tobytes())
-    except OSError:
-        for pid in made:
-            proc.kill(pid)
-    os._exit(0)
+    for each in sockets:
+        pid = os.fork()
+        if pid == 0:
+            proc.do_and_end(partial(begin, each))
+        made.append(pid)
 
 
 def _become_copy(own: socket.socket, opened: set[int], files: Sequence[OpenFile]) -> None:
+    global _generation
+    _generation += 1
+    sys.setrecursionlimit(sys.getrecursionlimit() + _FRAMES)
     os.setsid()
     proc.adopt_orphans(True)
     for number in opened - {0, 1, 2, own.fileno(), *(file.number for file in files)}:

@@ -389,26 +389,12 @@ def end_everything(seconds: float = 10.0) -> None:
 
 
 def _become_worker(server: int, setup: Setup, target: str, sockets: Sequence[socket.socket], output: int) -> NoReturn:
-    code = 1
-    try:
+    def work() -> None:
         _leave_server(server, sockets, output)
         _set_up(setup)
         load_object(target)(*sockets)
-        code = 0
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        _leave(code)
 
-
-def _leave(code: int) -> NoReturn:
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:
-        os._exit(code)
+    proc.do_and_end(work)
 
 
 def _leave_server(server: int, sockets: Sequence[socket.socket], output: int) -> None:

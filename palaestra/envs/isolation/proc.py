@@ -5,10 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
+import traceback
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 PROC = Path("/proc")
 
@@ -86,6 +89,28 @@ def die_with_parent() -> None:
 def adopt_orphans(yes: bool) -> None:
     """Whether descendants of this process that lose their parents become its children, rather than init's."""
     _prctl(_SET_CHILD_SUBREAPER, int(yes))
+
+
+def do_and_end(work: Callable[[], None]) -> NoReturn:
+    """Do it, and end this process as a program does that has done it."""
+    code = 1
+    try:
+        work()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from palaestra.envs.isolation import forking, proc
 from palaestra.envs.isolation.host import Host, failure
+from palaestra.envs.isolation.lazyloop import LazyLoop
 from palaestra.envs.isolation.protocol import Call, Failed, Value
 from palaestra.envs.isolation.wire import Fork, Frames, Prepare, Refused, Release, decode_order, frame, receive_sockets
 from palaestra.envs.registry import load_object
@@ -28,18 +29,18 @@ class _Worker:
         self.host = Host()
         self.server = os.getppid()
         self.folder, self.environ = os.getcwd(), dict(os.environ)
+        self.loop = LazyLoop()
+        asyncio.set_event_loop(self.loop)
         self._settle(near)
 
     def _settle(self, near: socket.socket) -> None:
-        """Begin to serve `near`, with an event loop of one's own."""
+        """Begin to serve `near`."""
         self.near = near
         self.frames = Frames()
         self.waiting: deque[bytes] = deque()
         self.sockets: list[socket.socket] = []
         """That came with a call to fork."""
-        self.loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(self.loop)
-        self.files = proc.open_files()
+        self.files = {0, 1, 2, near.fileno()}
         """What is open besides anything of the environment's."""
         self.settled = False
 
@@ -118,10 +119,12 @@ class _Worker:
             for each in sockets:
                 each.close()
             return
-        own = forking.multiply(self.near, sockets, self.files)
-        if own is not None:
-            _GHOSTS.append(self.loop)
-            self._settle(own)
+        forking.multiply(self.near, sockets, self.files, self._live_on)
+
+    def _live_on(self, own: socket.socket) -> None:
+        """In a copy: serve its own socket."""
+        self._settle(own)
+        self.run()
 
     def _find_parent(self) -> None:
         """Once the fork server is the parent, its end is this process's end too."""
@@ -142,7 +145,3 @@ def _failure(error: BaseException) -> Failed:
         return failure(error)
     except Exception:
         return Failed(type(error).__name__, "its message cannot be shown")
-
-
-_GHOSTS: list[asyncio.AbstractEventLoop] = []
-"""Event loops of processes that this one was forked from; closing them would disturb those."""

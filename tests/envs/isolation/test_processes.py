@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from support.isolated_envs import Bad, Holding, Ledger, Mark, spec
+from support.isolated_envs import Bad, Holding, Ledger, Mark, Waiting, spec
 from support.processes import alive, descendants, eventually, open_files
 
 from palaestra.envs.core import Env
 from palaestra.envs.isolation import pool
 from palaestra.envs.isolation.channel import CannotFork
 from palaestra.envs.isolation.env import IsolatedEnv
+from palaestra.envs.isolation.forking import MOST_GENERATIONS
 from palaestra.envs.isolation.placement import Deadlines, Placement
 from palaestra.envs.isolation.pool import POOL
 from palaestra.envs.isolation.processes import ProcessChannel, open_process
@@ -215,7 +216,9 @@ def test_large_messages_cross() -> None:
     run(go())
 
 
-@pytest.mark.parametrize("what", ["socket", "pipe", "writer", "thread", "child", "task", "timer", "alarm", "shared"])
+@pytest.mark.parametrize(
+    "what", ["socket", "pipe", "writer", "thread", "child", "task", "timer", "alarm", "shared", "signal", "full"]
+)
 def test_forking_is_refused_where_a_copy_would_not_be_right(what: str) -> None:
     """And then the episode is replayed."""
 
@@ -233,6 +236,8 @@ def test_forking_is_refused_where_a_copy_would_not_be_right(what: str) -> None:
             "timer": "event loop",
             "alarm": "timer",
             "shared": "shares memory",
+            "signal": "signals",
+            "full": "fork failed: Resource temporarily unavailable",
         }[what] in str(refused.value)
         assert isinstance(await channel.call(StepCall("a")), StepDone)
         channel.kill()
@@ -263,6 +268,63 @@ def test_files_that_are_only_read_are_read_apart(tmp_path: Path) -> None:
         return seen
 
     assert run(go()) == [["line 1", "line 2", "line 3"]] * 3
+
+
+def test_files_are_read_apart_by_copies_of_copies(tmp_path: Path) -> None:
+    async def go() -> None:
+        file = tmp_path / "lines"
+        file.write_text("".join(f"line {i} {'.' * 5000}\n" for i in range(40)))  # more than is read at once
+        envs = [make(spec(Holding, what="reader", file=str(file), placement=PROCESS))]
+        await envs[0].reset(seed=0)
+        for _ in range(3):
+            envs += await envs[-1].fork()
+        for i in range(9):
+            for env in reversed(envs):
+                assert (await env.step("a")).info["line"].startswith(f"line {i} ")
+        for env in envs:
+            await env.close()
+
+    run(go())
+
+
+def test_a_copy_goes_on_in_the_event_loop_that_it_was_copied_with() -> None:
+    async def go() -> None:
+        env = make(spec(Waiting, placement=PROCESS))
+        await env.reset(seed=0)
+        first = await env.step("a")
+        siblings = await env.fork(2)
+        grandchildren = await siblings[0].fork(2)
+        for each in (env, *siblings, *grandchildren):
+            step = await each.step("b")
+            assert step.info["loop"]
+            assert step.info["depth"] >= first.info["depth"]
+            assert step.info["files"] <= first.info["files"]
+            await each.close()
+
+    run(go())
+
+
+def test_a_long_line_of_copies_has_room_for_each_and_an_end() -> None:
+    """Every copy lives below its parent on the stack; before that is full, the episode is replayed."""
+
+    async def go() -> None:
+        env = make(spec(Waiting, placement=PROCESS))
+        await env.reset(seed=0)
+        depth = (await env.step("a")).info["depth"]
+        for _ in range(MOST_GENERATIONS):
+            (child,) = await env.fork()
+            await env.close()
+            env = child
+        assert (await env.step("b")).info["depth"] >= depth
+        with pytest.raises(CannotFork, match="a copy of a copy"):
+            await channel_of(env).fork(1)
+        (child,) = await env.fork()
+        assert (await child.step("c")).observation == (await env.step("c")).observation
+        (grandchild,) = await child.fork()
+        for each in (env, child, grandchild):
+            await each.close()
+
+    run(go())
 
 
 def test_siblings_survive_each_other() -> None:
