@@ -178,6 +178,11 @@ def _check(algorithm: Algorithm, brought: Mapping[str, Parts], recipe: Recipe) -
             f"algorithm.drop_uniform_groups: {algorithm.name} has terms with a gradient in every group "
             "(entropy or KL); set it to false or null"
         )
+    if algorithm.parts.reference is not None and "ref_logprob" not in algorithm.requires:
+        raise ConfigError(
+            f"algorithm.plugins ({', '.join(name for name, parts in brought.items() if parts.reference)}) move a "
+            "reference model that nothing reads: set algorithm.kl_coeff, 0.001 for example"
+        )
     if recipe.rollout.group_size == 1:
         _check_single(algorithm, recipe.algorithm)
     if recipe.learner.old_logprobs == "rollout" and "scored" in algorithm.requires:

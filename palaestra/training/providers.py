@@ -109,4 +109,4 @@ class Spectator(Protocol):
     """A tracker that sees the evaluations on the validation suite."""
 
     def evaluated(self, iteration: int, success: float) -> None:
-        """The rate of solved episodes after `iteration` iterations. Told again of one that a resumed run repeats."""
+        """The rate of solved episodes after `iteration` iterations."""
