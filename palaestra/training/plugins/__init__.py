@@ -2,11 +2,13 @@
 
 from palaestra.training.plugin import PLUGINS, register_plugin
 from palaestra.training.plugins import (
+    adaptive_entropy,
     aepo,
     branching,
     clip_cov,
     dynamic_sampling,
     empg,
+    entrocraft,
     entropy_topk,
     epo,
     gigpo,
@@ -15,10 +17,12 @@ from palaestra.training.plugins import (
     knapsack,
     lp_reg,
     mismatch,
+    mpt_mask,
     opd,
     outcome_scale,
     overlong,
     ppo,
+    ref_reset,
     self_imitation,
     siren,
     spo_tracker,
@@ -55,6 +59,10 @@ for _module in (
     dynamic_sampling,
     knapsack,
     spo_tracker,
+    mpt_mask,
+    adaptive_entropy,
+    entrocraft,
+    ref_reset,
 ):
     register_plugin(_module.PLUGIN)
 
