@@ -101,6 +101,17 @@ def episodes(logits: Tensor) -> list[Trajectory]:
     return played
 
 
+def branched(played: list[Trajectory]) -> list[Trajectory]:
+    """The same episodes, but that the second of each group left the first after a turn, and the third after two."""
+    for number in range(0, len(played), len(GROUPS[0])):
+        parent = played[number]
+        for turns, child in enumerate(played[number + 1 : number + 3], 1):
+            end = parent.steps[turns - 1].completion + 1
+            child.nodes[1:end] = parent.nodes[1:end]
+            child.branch_of = parent.id, turns
+    return played
+
+
 def table() -> Tensor:
     """[12, places, V]: turns begin undecided and end sure, as those of agents do."""
     g = torch.Generator().manual_seed(0)
@@ -126,7 +137,8 @@ def push(*overrides: str) -> tuple[Tensor, Tensor]:
         return 0.0
 
     learner.optimiser.step = step  # type: ignore[method-assign]
-    batch = build_rows(episodes(logits)).batch
+    played = episodes(logits)
+    batch = build_rows(played if learner.algorithm.parts.planner is None else branched(played)).batch
     for iteration in range(2):  # histories begin in the first
         learner.update(batch, Moment(iteration, 10))
     taken = torch.zeros(batch.shape)
