@@ -62,9 +62,6 @@ class Resets:
 
     def evaluated(self, iteration: int, success: float) -> None:
         """Count evaluations that are no better than the best."""
-        if iteration == self.seen:  # a resumed run evaluates again
-            return
-        self.seen = iteration
         self.best, self.bad = (success, 0) if success > self.best else (self.best, self.bad + 1)
 
     def observe(self, batch: Batch, moment: Moment) -> None:
