@@ -57,6 +57,10 @@ CLAIMS = (
 )
 
 
+LEAST_RUNS = 3
+"""With fewer a bootstrap has nothing to draw from."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What the study says about a claim in one environment."""
@@ -65,10 +69,14 @@ class Finding:
     environment: str
     difference: Estimate
     """Interquartile mean of ours less that of theirs."""
+    runs: int
+    """Of the setting that has fewer."""
 
     @property
     def verdict(self) -> str:
         """`reproduces`, `the opposite`, or `cannot be told`: by whether the interval leaves zero out, and where."""
+        if self.runs < LEAST_RUNS:
+            return "too few runs"
         low, high = (self.difference.low, self.difference.high)
         if low <= 0 <= high:
             return "cannot be told"
@@ -91,4 +99,4 @@ def _finding(claim: Claim, environment: str, settings: dict[str, list[Record]]) 
     if not all(map(math.isfinite, [*ours, *theirs])):
         return None
     difference = stratified_bootstrap(difference_of_iqm, {environment: ours}, {environment: theirs})
-    return Finding(claim, environment, difference)
+    return Finding(claim, environment, difference, min(len(ours), len(theirs)))
