@@ -229,7 +229,7 @@ class Learner:
                     yield rows
 
     def _step(self, sources: Sequence[Source], totals: Totals, moment: Moment, lr: float) -> None:
-        if self.critic is not None:
+        if self.critic is not None and not sources[0].name:
             totals.note(self.critic.learn(sources[0].batch, sources[0].rows, moment))
         trained = loss = 0.0
         for source in sources:
