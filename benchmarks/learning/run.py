@@ -91,7 +91,7 @@ class _Runner:
         self.queue, self.runs, self.workers, self.nice = deque(left), runs, workers, nice
         self.total, self.console = total, Console()
         self.active: list[_Running] = []
-        self.failures: list[str] = []
+        self.failures = 0
         columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
         self.progress = Progress(*columns, console=self.console)
 
@@ -109,8 +109,8 @@ class _Runner:
                 self._stop()
                 self.console.print("stopped; the same command goes on")
                 return 130
-        for failure in self.failures:
-            self.console.print(failure, highlight=False, soft_wrap=True)
+        if self.failures:
+            self.console.print(f"{self.failures} of the runs failed; the same command tries them again")
         return 1 if self.failures else 0
 
     def _fill(self) -> None:
@@ -151,8 +151,9 @@ class _Runner:
             self._tell(running, write_record(running.job, running.directory))
             self.progress.advance(self.whole)
         except PalaestraError as error:
-            self.failures.append(f"{running.job.name} failed: {error} (see {running.directory.with_suffix('.log')})")
-            self.console.print(self.failures[-1], highlight=False, soft_wrap=True)
+            self.failures += 1
+            told = f"{running.job.name} failed: {error} (see {running.directory.with_suffix('.log')})"
+            self.console.print(told, highlight=False, soft_wrap=True)
 
     def _tell(self, running: _Running, record: dict[str, Any]) -> None:
         rates = f"{100 * record['base']['value']:.1f} % → {100 * record['test']['value']:.1f} %"

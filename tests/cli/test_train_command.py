@@ -40,6 +40,7 @@ def test_train_leaves_everything(recipe: Path, capsys: pytest.CaptureFixture[str
     assert summary["seed"] == 3
     assert summary["peak_rss_bytes"] > 10_000_000
     assert summary["success_oracle"]["value"] == 1.0
+    assert summary["entropy_law"]["reason"] == "2 different entropies beside a reward, and a fit needs 3"
     assert (run / "report.html").is_file()
     assert {file.stem for file in (run / "eval").iterdir()} == {"warm", "rl", "random", "oracle"}
 
