@@ -45,10 +45,13 @@ async def play_rounds(
     rows = build(trajectories)
     if parts.refill is None:
         return Played(trajectories, rows, drawn.log)
-    rounds, places = 1, list(drawn.places)
-    while rows.trajectories and (groups := parts.refill(rows.batch, moment, rounds)):
-        more = sampler.round(moment, parts, groups=groups, taken=places)
+    rounds, places, refill = 1, list(drawn.places), parts.refill
+    missing = refill.missing(rows.batch, moment)
+    while missing and rounds < refill.rounds:
+        more = sampler.round(moment, parts, groups=missing, taken=places)
         trajectories += await player.play(more.episodes, moment.iteration, parts.planner)
         rows, rounds = build(trajectories), rounds + 1
         places += more.places
-    return Played(trajectories, rows, {**drawn.log, "rounds": rounds, "groups_played": len(places)})
+        missing = refill.missing(rows.batch, moment)
+    log = {"rounds": rounds, "groups_played": len(places), "groups_missing": missing}
+    return Played(trajectories, rows, {**drawn.log, **log})

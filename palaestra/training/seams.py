@@ -337,9 +337,13 @@ class Allocator(Protocol):
 class Refill(Protocol):
     """Asks for further groups before an update."""
 
-    def __call__(self, batch: Batch, moment: Moment, rounds: int) -> int:
-        """How many more groups to play; `batch` has what was played in `rounds` rounds, without advantages. It is asked
-        again after them, until it says 0."""
+    @property
+    def rounds(self) -> int:
+        """Most rounds of play in an iteration, the first included."""
+
+    def missing(self, batch: Batch, moment: Moment) -> int:
+        """How many more groups to play; `batch` has what was played so far, without advantages. It is asked again after
+        they were."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

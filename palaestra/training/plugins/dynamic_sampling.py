@@ -36,10 +36,8 @@ class UntilFull:
     rounds: int
     mixed: Filter
 
-    def __call__(self, batch: Batch, moment: Moment, rounds: int) -> int:
-        """0 when there are enough, or the rounds are used up."""
-        if rounds >= self.rounds:
-            return 0
+    def missing(self, batch: Batch, moment: Moment) -> int:
+        """0 when there are enough."""
         kept = number(batch.group[self.mixed(batch, moment)]).known
         return max(0, self.groups - len(kept))
 

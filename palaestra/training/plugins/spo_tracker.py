@@ -16,7 +16,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from palaestra.config import Config, NonNegativeFloat, Recipe
+from palaestra.config import Config, PositiveFloat, Recipe
 from palaestra.errors import ConfigError
 from palaestra.training.batch import Batch
 from palaestra.training.places import Places
@@ -45,8 +45,8 @@ class Settings(Config, frozen=True, kw_only=True):
     """Least weight that earlier outcomes keep at a visit."""
     rho_max: Rate = 0.96
     """Most of it; 1 / (1 - rho_max) bounds how many visits a value remembers. 1 forgets nothing."""
-    floor: NonNegativeFloat = 0.05
-    """Added to the weight of every task, so that each can come; above 0."""
+    floor: PositiveFloat = 0.05
+    """Added to the weight of every task, so that each can come."""
     reward_low: float = 0.0
     """Return that counts as 0. The tracker clips what lies outside, the advantage does not."""
     reward_high: float = 1.0
