@@ -124,6 +124,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "ppo": {"plugins": ("ppo",), "normalise": "none", "aggregation": "token-mean"},
     "epo": {"plugins": ("epo",)},
     "empg": {"plugins": ("empg",)},
+    "hpt": {
+        **{"normalise": "mean", "clip_low": 1.0, "clip_high": math.inf, "dual_clip": math.inf},
+        **{"entropy_coeff": 0.001, "plugins": ("hpt",)},
+    },
     "knapsack": {"plugins": ("knapsack",)},
     "spo": {"plugins": ("spo_tracker",)},
     "aepo": {"plugins": ("aepo",), "policy_loss": "entropy_balanced", "aggregation": "token-mean"},

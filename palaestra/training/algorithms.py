@@ -51,6 +51,7 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
         "token ratios are noise where the reward is one number for the whole sequence",
         "Zheng et al. 2025, arXiv 2507.18071",
     ),
+    "hpt": AlgorithmEntry(PLUGINS["hpt"].summary, PLUGINS["hpt"].source),
     "knapsack": AlgorithmEntry(PLUGINS["knapsack"].summary, PLUGINS["knapsack"].source),
     "ppo": AlgorithmEntry(PLUGINS["ppo"].summary, PLUGINS["ppo"].source),
     "dr_bot": AlgorithmEntry(

@@ -160,8 +160,6 @@ class Learner:
         lr = learning_rate(self.optimiser.config, moment.iteration, moment.total)
         flat, totals = Flat.of(batch), Totals()
         parts = list(self._mini_batches(batch, moment))
-        if not parts and algorithm.parts.replays:  # what is replayed is learned from all the same
-            parts = [batch.rows]
         replayed = algorithm.replayed(batch, moment, len(parts))
         for number_, (rows, extras) in enumerate(zip_longest(parts, replayed)):
             own = [] if rows is None else [Source(batch, flat, rows, terms, gates, fresh=fresh)]

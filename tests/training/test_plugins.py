@@ -39,6 +39,8 @@ MIXES: list[list[str]] = [
 """Every algorithm, every plug-in on its own, and some together."""
 EVERY = pytest.mark.parametrize("overrides", MIXES, ids=lambda overrides: "+".join(o.split(".")[-1] for o in overrides))
 DR_BOT = ["normalise=std", "aggregation=seq-mean-token-mean", "clip_high=0.2", "dual_clip=3"]
+SIMPLE = ("normalise=std", "clip_low=0.2", "clip_high=0.2", "dual_clip=3")
+"""Of an algorithm without standard deviation and clip."""
 NEUTRAL: dict[str, list[str]] = {
     "aepo": ["settings.aepo.advantage_weight=0", "policy_loss=clip", "aggregation=seq-mean-token-mean"],
     "dapo": ["clip_high=0.2", "aggregation=seq-mean-token-mean", "plugins=[]"],
@@ -48,6 +50,7 @@ NEUTRAL: dict[str, list[str]] = {
     "gigpo": ["settings.gigpo.omega=0"],
     "grpo": [],
     "gspo": ["policy_loss=clip", "clip_low=0.2", "clip_high=0.2", "dual_clip=3"],
+    "hpt": ["settings.hpt.gamma=-1", "entropy_coeff=0", *SIMPLE],
     "knapsack": ["settings.knapsack.share=0"],
     "dr_bot": ["settings.well_formed.incomplete=false", "settings.widest_groups.part=1", *DR_BOT],
     "spear": [
@@ -55,7 +58,7 @@ NEUTRAL: dict[str, list[str]] = {
         *("settings.outcome_scale.factor=1", "settings.tool_reward.schedule=none", "settings.self_imitation.coef=0"),
         *DR_BOT,
     ],
-    "reinforce": ["normalise=std", "clip_low=0.2", "clip_high=0.2", "dual_clip=3"],
+    "reinforce": [*SIMPLE],
     "rloo": ["normalise=std"],
     "spo": ["settings.spo_tracker.baseline=false", "settings.spo_tracker.sampling=false"],
 }

@@ -5,6 +5,7 @@ from palaestra.training.plugins import (
     adaptive_entropy,
     aepo,
     branching,
+    clip_b,
     clip_cov,
     dynamic_sampling,
     empg,
@@ -12,6 +13,7 @@ from palaestra.training.plugins import (
     entropy_topk,
     epo,
     gigpo,
+    hpt,
     kdrl,
     kl_cov,
     knapsack,
@@ -63,6 +65,8 @@ for _module in (
     adaptive_entropy,
     entrocraft,
     ref_reset,
+    hpt,
+    clip_b,
 ):
     register_plugin(_module.PLUGIN)
 
