@@ -1,8 +1,8 @@
 """What the update of each algorithm and plug-in costs over GRPO's, in CPU time and in memory.
 
-All contenders take one update of the same random episodes in turns, with the shipped model. With one mini-batch GRPO's own forward pass gives
-the old policy's numbers; algorithms that shape advantages by its entropies need a scoring pass before. With several
-mini-batches everybody needs it.
+All contenders take one update of the same random episodes in turns, with the shipped model. With one mini-batch GRPO's
+own forward pass gives the old policy's numbers; algorithms that shape advantages by its entropies need a scoring pass
+before. With several mini-batches everybody needs it.
 
 Memory is that of tensors, as torch's profiler sees it: the `peak` from the learner's beginning through two updates,
 and what is `held` after them (weights, optimiser, whatever the method keeps). Policy, AdamW and gradients are in both
