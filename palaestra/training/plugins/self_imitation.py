@@ -52,7 +52,7 @@ class SelfImitation:
     requires: frozenset[Need] = NOTHING
 
     def __call__(self, batch: Batch, moment: Moment, steps: int) -> Sequence[Extra | None]:
-        """A part for each step, empty where there is nothing to replay."""
+        """A part for each step, empty where there is nothing to replay; a step of its own if there is none."""
         weight = self.settings.coef * imitation_weight(moment.iteration, self.settings.warmup)
         self.past.take_in(batch if self.tool is None else batch.rewarded(-self.tool(batch, moment)), moment)
         kept, p50 = len(self.past.episodes.entries), self.past.means.p50()
@@ -60,7 +60,8 @@ class SelfImitation:
         log = {"weight": weight, "p50": p50 or 0.0, "buffer": float(kept), "replayed": float(len(chosen))}
         log["age"] = ages(chosen, moment.iteration)
         extras = []
-        for part in (chosen[start::steps] for start in range(steps)):
+        count = max(1, steps)
+        for part in (chosen[start::count] for start in range(count)):
             rows = put(part, self._again(part, p50 or 0.0), temperature=batch.temperature)
             extras.append(self.loss(rows, weight, log, moment))
         return [*[None] * steps, *extras] if self.settings.separate_steps else extras
