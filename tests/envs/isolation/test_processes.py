@@ -417,6 +417,32 @@ def test_a_copy_survives_the_sudden_end_of_what_it_was_copied_from() -> None:
     shut_down()
 
 
+def test_a_worker_that_is_killed_while_it_forks_leaves_nothing() -> None:
+    """At every moment of it: some copies have been made, or none, or all and their parent has not said so."""
+
+    async def go() -> None:
+        env = make(spec(Ledger, placement=PROCESS))
+        await env.reset(seed=0)
+        before = descendants()
+        for milliseconds in range(24):
+            (child,) = await env.fork()
+            assert server_of(pid_of(child)) == server_of(pid_of(env))
+            fork = asyncio.create_task(child.fork(3))
+            await asyncio.sleep(milliseconds / 2000)
+            os.kill(pid_of(child), signal.SIGKILL)
+            for each in await asyncio.gather(fork, return_exceptions=True):
+                if isinstance(each, BaseException):
+                    assert isinstance(each, WorkerError)
+                else:
+                    await asyncio.gather(*(copy.close() for copy in each))
+            await child.close()
+        assert eventually(descendants, lambda now: now <= before, 10) <= before
+        assert (await env.step("a")).observation.startswith("1:")
+        await env.close()
+
+    run(go())
+
+
 def test_a_fork_that_is_cancelled_leaves_nothing() -> None:
     async def go() -> None:
         async with make(spec(Ledger, placement=PROCESS)) as env:
