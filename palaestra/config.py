@@ -111,6 +111,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "rloo": {"normalise": "rloo"},
     "reinforce": {"normalise": "none", "clip_low": 1.0, "clip_high": math.inf, "dual_clip": math.inf},
     "dapo": {"clip_high": 0.28, "aggregation": "token-mean", "plugins": ("uniform_groups", "overlong")},
+    "asym_clip": {"clip_low": 0.05},
     "gspo": {"policy_loss": "gspo", "clip_low": 3e-4, "clip_high": 4e-4, "dual_clip": math.inf},
     "gigpo": {"plugins": ("gigpo",)},
     "dr_bot": {

@@ -32,6 +32,10 @@ ALGORITHMS: dict[str, AlgorithmEntry] = {
         "clipping removes the gradient of exactly the uncertain tokens that explore (the update half)",
         PLUGINS["aepo"].source,
     ),
+    "asym_clip": AlgorithmEntry(
+        "clipping from above lowers entropy and clipping from below raises it: the bounds hold it where it is",
+        "Park et al. 2025, arXiv 2509.26114",
+    ),
     "dapo": AlgorithmEntry(
         "entropy collapse, groups without signal, long episodes that weigh too little, noise from cut-off episodes",
         "Yu et al. 2025, arXiv 2503.14476",

@@ -43,6 +43,7 @@ SIMPLE = ("normalise=std", "clip_low=0.2", "clip_high=0.2", "dual_clip=3")
 """Of an algorithm without standard deviation and clip."""
 NEUTRAL: dict[str, list[str]] = {
     "aepo": ["settings.aepo.advantage_weight=0", "policy_loss=clip", "aggregation=seq-mean-token-mean"],
+    "asym_clip": ["clip_low=0.2"],
     "dapo": ["clip_high=0.2", "aggregation=seq-mean-token-mean", "plugins=[]"],
     "dr_grpo": ["normalise=std", "aggregation=seq-mean-token-mean"],
     "empg": ["settings.empg.k=0", "settings.empg.zeta=0", "settings.empg.center=none", "settings.empg.eps_g=0"],
