@@ -57,9 +57,9 @@ def branch_statistics(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
     """How rollouts that may branch did; empty if these could not.
 
     `branches`: how many there were. `branch_begin`: mean over groups of how many the first rollout's entropies said
-    should begin at the prompt (`None` where that was fixed). `branch_top3`: share of all branches that fell on the
-    three paths of their group that had most (`None` without branches); 1 is rollout collapse. `branch_row`: most
-    branches of one path at results in a row. `branch_failures`: forks that failed.
+    should begin at the prompt (`None` where that was fixed). `branch_top3`: share of the branches that fell on the
+    three paths of their group that had most, among groups with more than three (`None` if there are none); 1 is
+    rollout collapse. `branch_row`: most branches of one path at results in a row. `branch_failures`: forks that failed.
     """
     if not any("branching" in t.meta for t in trajectories):
         return {}
@@ -67,13 +67,13 @@ def branch_statistics(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
     for t in trajectories:
         if t.parent:
             groups.setdefault(t.group, Counter())[t.parent] += 1
-    total = sum(map(Counter.total, groups.values()))
-    top = sum(count for group in groups.values() for _, count in group.most_common(TOP))
+    wide = [group for group in groups.values() if group.total() > TOP]
+    top = sum(count for group in wide for _, count in group.most_common(TOP))
     begin = [t.meta["split"]["begin"] for t in trajectories if "split" in t.meta]
     return {
-        "branches": total,
+        "branches": sum(map(Counter.total, groups.values())),
         "branch_begin": sum(begin) / len(begin) if begin else None,
-        "branch_top3": top / total if total else None,
+        "branch_top3": top / sum(map(Counter.total, wide)) if wide else None,
         "branch_row": max(t.meta.get("branching", {}).get("consecutive", 0) for t in trajectories),
         "branch_failures": sum(len(t.meta.get("failed_forks", ())) for t in trajectories),
     }

@@ -265,11 +265,16 @@ class TestStatistics:
         assert "branches" not in rollout_statistics([line("a", "AB", 1.0)])
 
     def test_the_share_of_the_top_three(self) -> None:
-        def child(id: str, parent: str, name: str = "g") -> Trajectory:
+        def child(id: str, parent: str) -> Trajectory:
             return line(id, "ABC", 0.0, (parent, 1), meta={"branching": {"children": 0, "consecutive": 1}})
 
         children = [child("1", "a"), child("2", "a"), child("3", "b"), child("4", "c"), child("5", "d")]
         root = line("a", "AB", 0.0, meta={"branching": {"consecutive": 4}, "split": {"begin": 3}, "failed_forks": [""]})
+        few = [child("6", "x"), child("7", "x")]
+        for t in few:
+            t.group = "h"
+        assert branch_statistics([root, *children]) == branch_statistics([root, *children, *few]) | {"branches": 5}
+        assert branch_statistics(few)["branch_top3"] is None
         assert branch_statistics([root, *children]) == {
             "branches": 5,
             "branch_begin": 3.0,
