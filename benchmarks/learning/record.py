@@ -79,9 +79,9 @@ def base_hash(job: Job) -> str:
     return hashlib.sha256((path / "model.safetensors").read_bytes()).hexdigest()
 
 
-def write_record(job: Job, directory: Path) -> dict[str, Any]:
-    """Make it and put it where the report finds it."""
-    record = make_record(job, directory)
+def write_record(job: Job, directory: Path, cpu_seconds: float | None = None) -> dict[str, Any]:
+    """Make it and put it where the report finds it; `cpu_seconds` are those of the whole run, where they are known."""
+    record = {**make_record(job, directory), "cpu_seconds": rounded(cpu_seconds)}
     job.record.parent.mkdir(parents=True, exist_ok=True)
     replace_text(job.record, json.dumps(record, separators=(",", ":")) + "\n")
     return record

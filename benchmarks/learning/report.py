@@ -117,8 +117,18 @@ def _runs(results: Results) -> str:
         every = [record for records in settings.values() for record in records]
         base, weights = every[0]["base"], every[0]["weights"][:12]
         seconds = np.median([record["wall_seconds"] for record in every])
-        rows.append([f"`{name}`", str(len(every)), _rate(base["value"]), f"{seconds:.0f} s", f"`{weights}`"])
-    head = ["Environment", "Runs", "Base model, test", "Median wall time of a run", "Weights, SHA-256"]
+        cpu = [record["cpu_seconds"] for record in every if record.get("cpu_seconds")]
+        rows.append(
+            [
+                f"`{name}`",
+                str(len(every)),
+                _rate(base["value"]),
+                f"{seconds:.0f} s",
+                f"{np.median(cpu):.0f} s" if cpu else "–",
+                f"`{weights}`",
+            ]
+        )
+    head = ["Environment", "Runs", "Base model, test", "Wall time of a run", "CPU time of a run", "Weights, SHA-256"]
     return _table(head, rows)
 
 

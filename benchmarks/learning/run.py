@@ -21,10 +21,11 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -81,7 +82,10 @@ class _Running:
     process: subprocess.Popen[bytes]
     log: IO[bytes]
     bar: TaskID
-    began: float = field(default_factory=time.monotonic)
+    fresh: bool
+    """It was not begun before, so its CPU time is that of the whole run."""
+    cpu_seconds: float = 0.0
+    """So far; other work on the machine adds to the time on the clock, but not to this."""
 
 
 class _Runner:
@@ -119,6 +123,7 @@ class _Runner:
 
     def _start(self, job: Job) -> _Running:
         directory = job.directory(self.runs)
+        fresh = not directory.exists()
         directory.parent.mkdir(parents=True, exist_ok=True)
         log = directory.with_suffix(".log").open("wb")
         command = [sys.executable, "-m", "palaestra", "train", str(job.recipe), *job.overrides]
@@ -132,12 +137,13 @@ class _Runner:
             start_new_session=True,
         )
         total = yaml.safe_load(job.recipe.read_text("utf-8"))["budget"]["iterations"]
-        return _Running(job, directory, process, log, self.progress.add_task(job.name, total=total))
+        return _Running(job, directory, process, log, self.progress.add_task(job.name, total=total), fresh)
 
     def _look(self) -> None:
         """Move the bars, and take down what has ended."""
         for running in list(self.active):
             self.progress.update(running.bar, completed=_iterations(running.directory))
+            running.cpu_seconds = _cpu_seconds(running.process.pid) or running.cpu_seconds
             if running.process.poll() is not None:
                 self._end(running)
 
@@ -148,7 +154,9 @@ class _Runner:
         try:
             if running.process.returncode:
                 raise PalaestraError(_last_line(running.directory.with_suffix(".log")))
-            self._tell(running, write_record(running.job, running.directory))
+            self._tell(
+                running, write_record(running.job, running.directory, running.cpu_seconds if running.fresh else None)
+            )
             self.progress.advance(self.whole)
         except PalaestraError as error:
             self.failures += 1
@@ -180,6 +188,15 @@ def _iterations(directory: Path) -> int:
         return (directory / "metrics.jsonl").read_bytes().count(b'"kind": "train"')
     except OSError:
         return 0
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Of a process; 0 where it has ended."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
 
 
 def _last_line(log: Path) -> str:
