@@ -14,6 +14,13 @@ from palaestra.training.run import train
 TIMES = ("elapsed", "rollout_seconds", "update_seconds", "rss_bytes")
 SHORT = ["budget.iterations=6", "checkpoint.every=2", "evaluation.test_episodes=0", "evaluation.every=0"]
 
+SPEAR = [
+    "algorithm.name=spear",
+    "algorithm.settings.self_imitation.warmup=2",
+    "algorithm.settings.self_imitation.replayed=5",
+    "algorithm.settings.tool_reward.decay=4",
+]
+
 
 class Killed(BaseException):
     """Stands for a death of the process."""
@@ -38,8 +45,11 @@ def outcome(directory: Path) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
             "algorithm.policy_loss=span_ratio",
             "learner.mini_batches=2",
         ],
+        [*SPEAR, "learner.mini_batches=2"],
+        [*SPEAR, "algorithm.settings.self_imitation.separate_steps=true", "algorithm.settings.self_imitation.low=0"],
+        ["algorithm.name=grpo", "algorithm.plugins=[kl_cov]", "learner.mini_batches=2"],
     ],
-    ids=["dapo", "aepo", "aepo, both halves", "epo+empg+span_ratio"],
+    ids=["dapo", "aepo", "aepo, both halves", "epo+empg+span_ratio", "spear", "spear, separate steps", "kl_cov"],
 )
 def test_a_resumed_run_ends_as_an_undisturbed_one(tmp_path: Path, overrides: list[str]) -> None:
     register_levers()
