@@ -27,6 +27,7 @@ from palaestra.training.plugins import (
     ref_reset,
     self_imitation,
     siren,
+    skill_sd,
     spo_tracker,
     steer,
     tool_reward,
@@ -67,6 +68,7 @@ for _module in (
     ref_reset,
     hpt,
     clip_b,
+    skill_sd,
 ):
     register_plugin(_module.PLUGIN)
 

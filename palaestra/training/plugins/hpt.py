@@ -58,8 +58,8 @@ class Switch:
         """The demonstration of each group that is to imitate one."""
         successes: dict[int, int] = {}
         found: dict[int, Trajectory] = {}
-        pairs = torch.stack((batch.group, batch.traj), 1).unique(dim=0).tolist()
-        for group, index in pairs if batch.episodes else []:
+        pairs = set(zip(batch.group.tolist(), batch.traj.tolist(), strict=True))
+        for group, index in sorted(pairs) if batch.episodes else []:
             assert batch.episodes is not None
             successes[group] = successes.get(group, 0) + batch.episodes[index].success
             if demonstration := self.demonstrations.of(batch.episodes[index]):
@@ -94,7 +94,7 @@ class Share:
     def __call__(self, batch: Batch, moment: Moment) -> Shaped:
         """`imitated_groups`."""
         assert batch.advantage is not None
-        share = len(self.switch.chosen(batch)) / max(1, len(batch.group.unique()))
+        share = len(self.switch.chosen(batch)) / max(1, len(set(batch.group.tolist())))
         return Shaped(batch.advantage, {"imitated_groups": share})
 
 
