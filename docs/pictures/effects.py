@@ -31,6 +31,16 @@ GROUPS = [(0.0, 0.0, 0.0, 1.0), (1.0, 0.0, 1.0, 1.0), (1.0, 1.0, 1.0, 1.0)]
 """Returns: a task that is hard, one that is easy, and one that is always solved."""
 TURNS, TOKENS, VOCABULARY = 3, 5, 24
 SHOWN: dict[str, list[str]] = {
+    "adaptive_entropy": ["algorithm.settings.adaptive_entropy.start=0.05"],
+    "clip_b": ["algorithm.settings.clip_b.mu=1"],
+    "entrocraft": [
+        "algorithm.settings.entrocraft.unit=nats",
+        "algorithm.settings.entrocraft.start=[0,0.1]",
+        "algorithm.settings.entrocraft.end=[0,0.1]",
+    ],
+    "lp_reg": ["algorithm.settings.lp_reg.rho=0.2"],
+    "mpt_mask": ["algorithm.settings.mpt_mask.tau=0.9", "algorithm.settings.mpt_mask.sigma=5"],
+    "siren": ["algorithm.settings.siren.coeff=1"],
     "epo": ["algorithm.settings.epo.entropy_coeff=0.05"],
     "mismatch": ["algorithm.settings.mismatch.cap=1.05"],
 }
