@@ -68,8 +68,9 @@ def test_the_how_to_suite_can_be_evaluated(tmp_path: Path, capsys: pytest.Captur
     assert result["statuses"] == {"ok": 20}
 
 
-def test_the_example_of_empg_prints_what_its_page_shows(capsys: pytest.CaptureFixture[str]) -> None:
-    page = "docs/algorithms/empg.md"
+@pytest.mark.parametrize("name", ["empg", "knapsack", "spo"])
+def test_the_example_of_a_method_prints_what_its_page_shows(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    page = f"docs/algorithms/{name}.md"
     (example,) = blocks(page)
     exec(compile(example, page, "exec"), {})
     assert capsys.readouterr().out in re.findall(r"```text\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
