@@ -102,7 +102,7 @@ class _Runner:
     def run(self) -> int:
         """Run all; 0 if all went well, 1 if one failed, 130 after Ctrl-C."""
         done = self.total - len(self.queue)
-        with self.progress, _sigterm_as_interrupt():
+        with self.progress, _interruptible():
             self.whole = self.progress.add_task("study", total=self.total, completed=done)
             try:
                 while self.queue or self.active:
@@ -205,17 +205,22 @@ def _last_line(log: Path) -> str:
 
 
 @contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends the study as Ctrl-C does, or its runs would go on without it."""
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends the study as Ctrl-C does, or its runs would go on without it.
+
+    A shell that puts the study into the background has Ctrl-C ignored, and its runs would inherit that: they could then
+    not be asked for a checkpoint.
+    """
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -190,16 +190,19 @@ def test_the_list_says_what_is_to_be_done(tmp_path: Path, capsys: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_stopped_study_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_study_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     path = write_study(tmp_path, TINY.replace("iterations: 2", "iterations: 30"))
     command = [sys.executable, "-m", "benchmarks.learning.run", "--study", str(path), "--runs", str(tmp_path / "runs")]
     command += ["--settings", "grpo", "--workers", "1"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    # As a shell does that puts it into the background: Ctrl-C is ignored, and that is inherited.
+    background = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command]
+    process = subprocess.Popen(background, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     metrics = tmp_path / "runs" / "tiny" / "grpo-0" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (metrics.exists() and metrics.read_bytes().count(b"\n") >= 3):
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert "the same command goes on" in process.communicate(timeout=120)[0]
     assert process.returncode == 130
     before = metrics.read_bytes().splitlines()
