@@ -69,7 +69,7 @@ class Optimiser:
         for parameter in self._parameters.values():
             if parameter.grad is None:  # this rank had no row
                 parameter.grad = torch.zeros_like(parameter)
-            add_up([parameter.grad])
+        add_up(parameter.grad for parameter in self._parameters.values() if parameter.grad is not None)
 
     def clear(self) -> None:
         """Drop accumulated gradients."""

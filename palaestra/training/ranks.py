@@ -7,11 +7,15 @@ one process. Without an initialised process group there is one rank.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
+
+MESSAGE = 2**24
+"""Numbers that go into one message, if not a single tensor has more: copies of them are all that it takes of memory."""
 
 
 def ranks() -> int:
@@ -25,10 +29,30 @@ def share(rows: Tensor) -> Tensor:
 
 
 def add_up(tensors: Iterable[Tensor]) -> None:
-    """Replace each tensor by its sum over the ranks, which must bring the same shapes in the same order."""
-    if _running():
-        for tensor in tensors:
-            dist.all_reduce(tensor)
+    """Replace each tensor by its sum over the ranks, which must bring the same shapes in the same order.
+
+    Small tensors of one kind go together: a model has hundreds, and every message costs a round trip.
+    """
+    if not _running():
+        return
+    for alike in _messages(tensors):
+        together = torch.cat([tensor.reshape(-1) for tensor in alike])
+        dist.all_reduce(together)
+        for tensor, summed in zip(alike, torch.split(together, [t.numel() for t in alike]), strict=True):
+            tensor.copy_(summed.view_as(tensor))
+
+
+def _messages(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """The tensors in their order, those of one kind that fit into a message together."""
+    together: list[Tensor] = []
+    for tensor in tensors:
+        kind = {(t.dtype, t.device) for t in (*together, tensor)}
+        if together and (len(kind) > 1 or sum(t.numel() for t in together) + tensor.numel() > MESSAGE):
+            yield together
+            together = []
+        together.append(tensor)
+    if together:
+        yield together
 
 
 def added_up(numbers: Mapping[str, float]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-DEADLINE = 240.0
+DEADLINE = 500.0
 """Seconds until a gang that hangs is ended."""
 
 

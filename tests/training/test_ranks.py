@@ -11,10 +11,12 @@ import torch
 from support.ranks import in_ranks
 from support.updates import MIXES, assert_same, learner, played
 
+from palaestra.training import ranks as module
 from palaestra.training.learner import Learner
 from palaestra.training.ranks import add_up, added_up, ranks, share
 from palaestra.training.seams import Moment
 
+pytestmark = pytest.mark.timeout(600)
 TWO = "learner.mini_batches=2"
 CASES: list[list[str]] = [
     *([*mix, TWO] for mix in MIXES),
@@ -24,6 +26,7 @@ CASES: list[list[str]] = [
     ["algorithm.name=epo", TWO, "learner.epochs=2", "algorithm.settings.epo.include_current=true"],
     ["algorithm.name=ppo", "algorithm.settings.ppo.unit=token", TWO],
     ["algorithm.name=aepo", "learner.mini_batches=5", "learner.micro_batch_tokens=30"],
+    ["algorithm.name=spear", TWO, *(f"algorithm.settings.self_imitation.{each}" for each in ("warmup=0", "low=0"))],
 ]
 """Every algorithm, every plug-in, some together, and steps with fewer rows than ranks."""
 STANDING = "optimiser.lr=1e-12"
@@ -63,14 +66,14 @@ def weights(overrides: list[str]) -> dict[str, torch.Tensor]:
     return {name: p.detach() for name, p in subject.policy.model.named_parameters()}
 
 
-def everything() -> dict[str, Any]:
-    return {"still": [iterations(case) for case in CASES], "moving": [weights(case) for case in MOVING]}
+def everything(still: list[list[str]], moving: list[list[str]]) -> dict[str, Any]:
+    return {"still": [iterations(case) for case in still], "moving": [weights(case) for case in moving]}
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """By rank, what came of each case."""
-    return in_ranks(everything, [], tmp_path_factory.mktemp("ranks"))
+    return in_ranks(everything, [CASES, MOVING], tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=["+".join(case) for case in CASES])
@@ -120,6 +123,14 @@ def test_alone_there_is_nothing_to_share() -> None:
     add_up([tensor])
     assert tensor.tolist() == [1, 1]
     assert added_up({"b": 1.0, "a": 2.0}) == {"b": 1.0, "a": 2.0}
+
+
+def test_messages_keep_order_and_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MESSAGE", 10)
+    sizes = [3, 4, 5, 12, 1, 1]
+    tensors = [torch.zeros(size, dtype=torch.float64 if size == 5 else torch.float32) for size in sizes]
+    assert [[len(t) for t in message] for message in module._messages(tensors)] == [[3, 4], [5], [12], [1, 1]]
+    assert not list(module._messages([]))
 
 
 def small() -> dict[str, Any]:
