@@ -55,7 +55,7 @@ class Algorithm:
     def requires(self) -> frozenset[Need]:
         """The union over all plug-ins."""
         parts = self.parts
-        credit = (*parts.shapers, *parts.gates, *parts.replays)
+        credit: tuple[Needy, ...] = (*parts.shapers, *parts.gates, *parts.replays)
         needy: list[Needy] = [*parts.terms, *credit, *parts.providers, *parts.trackers.values()]
         scored: frozenset[Need] = frozenset({"scored"} if parts.gates or parts.statistics or parts.replays else ())
         return scored.union(*(plugin.requires for plugin in needy))

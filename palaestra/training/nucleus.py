@@ -32,7 +32,7 @@ def selection(entropy: Tensor, traj: Tensor, quantile: float) -> Tensor:
     chosen = torch.ones_like(entropy, dtype=torch.bool)
     owner = number(traj).number
     if quantile:
-        for each in owner.unique():
+        for each in torch.unique(owner):
             mine = owner == each
             chosen[mine] = entropy[mine] > entropy[mine].double().quantile(quantile)
     size = torch.zeros(len(owner) + 1, dtype=torch.float64, device=owner.device).index_add(0, owner, chosen.double())
