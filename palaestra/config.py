@@ -83,7 +83,7 @@ class RolloutConfig(Config, frozen=True, kw_only=True):
     groups: Positive = 8
     """Tasks an iteration."""
     group_size: Positive = 8
-    """Episodes of each task, which differ in the sampling seed only."""
+    """Episodes of each task, which differ in the sampling seed only; their mean where `knapsack` shares them out."""
     concurrency: Positive = 256
     """Most episodes that run at once."""
     retries: NonNegative = 1
