@@ -18,11 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from palaestra.config import parse_recipe
+from palaestra.training.algorithm import Algorithm
 from palaestra.training.algorithms import ALGORITHMS, build_algorithm
+from palaestra.training.demonstrations import key_of
 from palaestra.training.learner import Learner
 from palaestra.training.plugins import PLUGINS
+from palaestra.training.plugins.hpt import Switch
 from palaestra.training.rows import build_rows
 from palaestra.training.seams import Moment
+from palaestra.training.skill_teacher import SkillTeacher
 from palaestra.trajectories.record import Node, StepRecord, Trajectory
 from palaestra.trajectories.report.markup import Markup, render, tag
 
@@ -30,7 +34,15 @@ FOLDER = Path(__file__).parents[1] / "assets" / "effects"
 GROUPS = [(0.0, 0.0, 0.0, 1.0), (1.0, 0.0, 1.0, 1.0), (1.0, 1.0, 1.0, 1.0)]
 """Returns: a task that is hard, one that is easy, and one that is always solved."""
 TURNS, TOKENS, VOCABULARY = 3, 5, 24
+ADVICE = [0, 0]
+"""A skill's tokens: to the table, what comes behind them is somewhere else."""
 SHOWN: dict[str, list[str]] = {
+    "clip_cov": [f"algorithm.settings.clip_cov.{each}" for each in ("rate=0.2", "low=0.3", "high=.inf")],
+    "kl_cov": ["algorithm.settings.kl_cov.rate=0.1"],
+    "outcome_scale": ["algorithm.normalise=mean"],
+    "self_imitation": ["algorithm.settings.self_imitation.warmup=0"],
+    "spear": ["algorithm.settings.self_imitation.warmup=0"],
+    "well_formed": ["algorithm.settings.well_formed.ngram=1", "algorithm.settings.well_formed.repeats=3"],
     "adaptive_entropy": ["algorithm.settings.adaptive_entropy.start=0.05"],
     "clip_b": ["algorithm.settings.clip_b.mu=1"],
     "entrocraft": [
@@ -38,6 +50,11 @@ SHOWN: dict[str, list[str]] = {
         "algorithm.settings.entrocraft.start=[0,0.1]",
         "algorithm.settings.entrocraft.end=[0,0.1]",
     ],
+    "hpt": ["algorithm.settings.hpt.gamma=1"],
+    "kdrl": ["algorithm.settings.kdrl.beta=0.5"],
+    "opd": ["algorithm.settings.opd.lam=1"],
+    "ref_reset": ["algorithm.kl_coeff=0.5", "algorithm.settings.ref_reset.every=1"],
+    "skill_sd": ["algorithm.settings.skill_sd.lam=0.1"],
     "lp_reg": ["algorithm.settings.lp_reg.rho=0.2"],
     "mpt_mask": ["algorithm.settings.mpt_mask.tau=0.9", "algorithm.settings.mpt_mask.sigma=5"],
     "siren": ["algorithm.settings.siren.coeff=1"],
@@ -84,7 +101,7 @@ def episodes(logits: Tensor) -> list[Trajectory]:
     g = torch.Generator().manual_seed(1)
     played = []
     for number, reward in enumerate(reward for group in GROUPS for reward in group):
-        nodes, steps, place = [Node(ids=[number])], [], 0
+        nodes, steps, place = [Node(ids=[number], role="system")], [], 0
         for turn in range(TURNS):
             nodes.append(Node(ids=[0]))
             logp = logits[number, place + 1 : place + 1 + TOKENS].log_softmax(-1)
@@ -93,7 +110,12 @@ def episodes(logits: Tensor) -> list[Trajectory]:
             entropy = -(logp.exp() * logp).sum(-1)
             nodes.append(Node(ids=ids.tolist(), sampled=True, logprobs=engine.tolist(), entropies=entropy.tolist()))
             last = reward if turn == TURNS - 1 else 0.0
-            steps.append(StepRecord(observation=str(turn), action="", reward=last, completion=len(nodes) - 1))
+            refused = (number + turn) % 5 == 0
+            steps.append(
+                StepRecord(
+                    observation=str(turn), action="look", reward=last, completion=len(nodes) - 1, invalid=refused
+                )
+            )
             place += TOKENS + 1
         task = str(number // len(GROUPS[0]))
         played.append(
@@ -130,13 +152,26 @@ def table() -> Tensor:
     return torch.randn(sum(map(len, GROUPS)), places, VOCABULARY, generator=g) * sharpness[None, :, None]
 
 
+def furnish(algorithm: Algorithm, played: list[Trajectory]) -> None:
+    """What a run would have given: a demonstration of each task, and a way from skills to tokens."""
+    for replay in algorithm.parts.replays:
+        if isinstance(replay, Switch):
+            replay.demonstrations.known.update({key_of(each): each for each in played if each.success})
+    for provider in algorithm.parts.providers:
+        if isinstance(provider, SkillTeacher):
+            provider.encode, provider.longest = lambda text: ADVICE, 100
+
+
 def push(*overrides: str) -> tuple[Tensor, Tensor]:
     """By how much a step makes each token likelier [12, T], and which tokens were sampled."""
     base = 'name: x\ntasks: {train: "none:train", max_turns: 3}\nagent: {max_tokens: 5}\nlearner: {epochs: 2}\n'
     recipe, logits = parse_recipe(base, overrides), table()
-    model, g = Table(logits.clone()), torch.Generator().manual_seed(2)
-    learner = Learner(model, build_algorithm(recipe), config=recipe.learner, optimiser=recipe.optimiser)
-    parameter, found, moved = model.base_model.logits, [], 0.25 * torch.randn(logits.shape, generator=g)
+    algorithm, longer = build_algorithm(recipe), torch.nn.functional.pad(logits, (0, 0, 0, len(ADVICE)))
+    model, g = Table(longer), torch.Generator().manual_seed(2)
+    moved = torch.nn.functional.pad(0.25 * torch.randn(logits.shape, generator=g), (0, 0, 0, len(ADVICE)))
+    reference = Table(longer + torch.randn(longer.shape, generator=g)) if "ref_logprob" in algorithm.requires else None
+    learner = Learner(model, algorithm, config=recipe.learner, optimiser=recipe.optimiser, reference=reference)
+    parameter, found = model.base_model.logits, []
 
     def step(lr: float) -> float:
         assert parameter.grad is not None
@@ -148,6 +183,7 @@ def push(*overrides: str) -> tuple[Tensor, Tensor]:
 
     learner.optimiser.step = step  # type: ignore[method-assign]
     played = episodes(logits)
+    furnish(algorithm, played)
     batch = build_rows(played if learner.algorithm.parts.planner is None else branched(played)).batch
     for iteration in range(2):  # histories begin in the first
         learner.update(batch, Moment(iteration, 10))
