@@ -14,6 +14,10 @@ from palaestra.training.policy_loss import POLICY_LOSSES, Bounds, PolicyLoss
 from palaestra.training.terms import EntropyBonus, KLPenalty
 
 
+INTERNAL = ("tracker", "statistic", "attachment", "own credit")
+"""Fields of `Parts` that say how a plug-in works rather than where it acts."""
+
+
 class Listing(Config, frozen=True, kw_only=True):
     """One line of the catalogue."""
 
@@ -63,7 +67,7 @@ def _plugin(plugin: Plugin) -> Listing:
     seams = [name.rstrip("s").replace("_", " ") for name in parts.__dataclass_fields__ if getattr(parts, name)]
     return Listing(
         name=plugin.name,
-        seam=", ".join(seam for seam in seams if seam not in ("tracker", "statistic")) or "plug-in",
+        seam=", ".join(seam for seam in seams if seam not in INTERNAL) or "plug-in",
         summary=plugin.summary,
         source=plugin.source,
         use=f"algorithm.plugins=[{plugin.name}]",
