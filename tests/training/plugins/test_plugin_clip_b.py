@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.coins import entropy_after, plain
 from support.gating import assert_changes_the_update, assert_micro_batches_change_nothing, batch_of, column, tokens_of
 from support.updates import MOMENT, build
 from torch import Tensor
@@ -88,6 +89,14 @@ def test_equal_tokens_and_none_are_no_error() -> None:
     assert standardised(column([0.3] * 4)).tolist() == [0.0] * 4
     empty = batch_of([0])
     assert ClipB(1.0)(tokens_of(empty, logprob=[]), empty, MOMENT).log == {"clip_b_fraction": 0.0}
+
+
+def test_it_keeps_entropy() -> None:
+    """From rewards that are the throw of a coin."""
+    none, some, most = (
+        entropy_after(plain(), gate, iterations=60, seeds=8)[1] for gate in (None, ClipB(1.0), ClipB(0.5))
+    )
+    assert none + 0.05 < some < most
 
 
 def test_micro_batches() -> None:
