@@ -21,7 +21,9 @@ from palaestra.training.critic import Critic, CriticPlan, Trunk, value_loss
 from palaestra.training.forward import PolicyModel
 from palaestra.training.gae import Decisions, GaeAdvantage, Unit
 from palaestra.training.learner import Learner
+from palaestra.training.rows import build_rows
 from palaestra.training.seams import Moment
+from palaestra.trajectories.record import Node, StepRecord, Trajectory
 
 TRUNKS = pytest.mark.parametrize("trunk", ["own", "frozen", "policy"])
 UNITS = pytest.mark.parametrize("unit", ["turn", "token"])
@@ -230,6 +232,25 @@ def test_the_critic_s_step_is_its_own() -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     shared = learner("algorithm.name=ppo", "algorithm.settings.ppo.trunk=policy")
     assert all(torch.equal(ours[name], gradient) for name, gradient in update(shared, played())[1].items())
+
+
+def test_a_shared_token_s_target_is_the_mean_over_the_branches_through_it() -> None:
+    """Two episodes that part after their first turn: returns 1 and 4."""
+    first = [Node(ids=[1]), Node(ids=[2, 3], sampled=True, logprobs=[-1.0] * 2, entropies=[1.0] * 2), Node(ids=[1])]
+    played_ = []
+    for name, token, reward, branch_of in (("a", 4, 1.0, None), ("b", 5, 4.0, ("a", 1))):
+        nodes = [*first, Node(ids=[token], sampled=True, logprobs=[-1.0], entropies=[1.0])]
+        steps = [StepRecord(observation=str(n), action="", reward=0.0, completion=n) for n in (1, 3)]
+        steps[1].reward = reward
+        more = {"nodes": nodes, "steps": steps, "total_reward": reward, "branch_of": branch_of}
+        played_.append(Trajectory(id=name, env="", task="", group="g", **more))  # type: ignore[arg-type]
+    batch = build_rows(played_).batch
+    assert batch.mask.sum() == 4
+    plan = CriticPlan(GaeAdvantage("turn", gamma=1.0, lam=1.0), OptimiserConfig())
+    subject = moved(plan(PolicyModel(tiny_model()), LearnerConfig()))
+    found = subject.evaluate(batch)
+    assert found.returns is not None
+    torch.testing.assert_close(found.returns[batch.mask], torch.tensor([2.5, 2.5, 1.0, 4.0]))
 
 
 def parameters(subject: Learner) -> int:
