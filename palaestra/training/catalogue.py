@@ -13,7 +13,6 @@ from palaestra.training.plugins import PLUGINS
 from palaestra.training.policy_loss import POLICY_LOSSES, Bounds, PolicyLoss
 from palaestra.training.terms import EntropyBonus, KLPenalty
 
-
 INTERNAL = ("tracker", "statistic", "attachment", "own credit")
 """Fields of `Parts` that say how a plug-in works rather than where it acts."""
 

@@ -34,14 +34,12 @@ def constrained(temperature: float = 1.0) -> Batch:
 def by_hand(batch: Batch, seed: int) -> torch.Tensor:
     """Row by row, with whole logits."""
     model, found = tiny_model(seed), torch.zeros(batch.shape)
-    place = 0
     assert batch.allowed is not None
-    for row, column in batch.mask.nonzero().tolist():
+    for place, (row, column) in enumerate(batch.mask.nonzero().tolist()):
         logits = model(batch.ids[row : row + 1, :column]).logits[0, -1] / batch.temperature
         start, end = batch.allowed.offsets[place : place + 2].tolist()
         among = batch.allowed.ids[start:end]
         found[row, column] = (logits[batch.ids[row, column]] - logits[among].logsumexp(0)).detach()
-        place += 1
     return found
 
 

@@ -121,6 +121,12 @@ def test_a_checkpoint_without_a_reference_is_refused() -> None:
         subject(every=2).load_more_tensors({})
 
 
+def test_a_run_goes_on_from_a_checkpoint_right_after_a_reset(tmp_path: Path) -> None:
+    """The optimiser has no moments then."""
+    rows = assert_resumes(tmp_path, *RESET, "algorithm.settings.ref_reset.every=2", after=4)
+    assert [row["kl"] == 0 for row in rows] == [True, False, True, False, True, False]
+
+
 def test_a_resumed_run_has_the_reference_of_before(tmp_path: Path) -> None:
     settings = "algorithm.settings.ref_reset={every: 3, mix: 0.6}"
     rows = assert_resumes(tmp_path, *RESET, settings, "learner.mini_batches=2")
