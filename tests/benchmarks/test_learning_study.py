@@ -18,6 +18,7 @@ from benchmarks.learning.run import main as run_study
 from benchmarks.learning.study import STUDY, Study, finished, jobs, load_study
 from palaestra.config import load_recipe
 from palaestra.errors import ConfigError, DataError
+from palaestra.training.algorithms import build_algorithm
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = """
@@ -87,12 +88,12 @@ def study(tmp_path: Path) -> Study:
     return made
 
 
-def test_every_run_of_the_study_is_a_recipe_that_can_be_loaded() -> None:
+def test_every_run_of_the_study_has_an_algorithm_that_can_be_built() -> None:
     every = jobs(load_study())
     assert len({job.name for job in every}) == len(every) >= 5 * 7 * 2
     for job in every:
         if job.seed == 0:
-            load_recipe(job.recipe, [*job.overrides, f"seed={job.seed}"])
+            assert build_algorithm(load_recipe(job.recipe, [*job.overrides, f"seed={job.seed}"]))
 
 
 def test_settings_of_an_environment_differ_in_the_algorithm_alone() -> None:
