@@ -375,9 +375,16 @@ def convert(data: Any, struct: type[C], *, path: str = "") -> C:
 
 
 def to_dict(config: msgspec.Struct) -> dict[str, Any]:
-    """Nested dictionaries of plain values, defaults included."""
-    plain: dict[str, Any] = msgspec.to_builtins(config)
+    """Nested dictionaries and lists of plain values, defaults included, as YAML reads them back."""
+    plain: dict[str, Any] = _listed(msgspec.to_builtins(config))
     return plain
+
+
+def _listed(value: Any) -> Any:
+    """With lists for tuples, which are not equal to what is read back where no type says tuple."""
+    if isinstance(value, dict):
+        return {key: _listed(each) for key, each in value.items()}
+    return [_listed(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def to_yaml(config: msgspec.Struct) -> str:

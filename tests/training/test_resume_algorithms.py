@@ -48,8 +48,15 @@ def outcome(directory: Path) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
         [*SPEAR, "learner.mini_batches=2"],
         [*SPEAR, "algorithm.settings.self_imitation.separate_steps=true", "algorithm.settings.self_imitation.low=0"],
         ["algorithm.name=grpo", "algorithm.plugins=[kl_cov]", "learner.mini_batches=2"],
+        [
+            "algorithm.name=grpo",
+            "algorithm.plugins=[entropy_topk, steer, clip_b, mpt_mask, lp_reg, siren, adaptive_entropy, entrocraft]",
+            "algorithm.settings.mpt_mask={unit: first, sigma: 0.9}",
+            "algorithm.settings.adaptive_entropy.start=0.01",
+            "learner.mini_batches=2",
+        ],
     ],
-    ids=["dapo", "aepo", "aepo, both halves", "epo+empg+span_ratio", "spear", "spear, separate steps", "kl_cov"],
+    ids=["dapo", "aepo", "both halves", "epo+empg+span_ratio", "spear", "spear, separate steps", "kl_cov", "tokens"],
 )
 def test_a_resumed_run_ends_as_an_undisturbed_one(tmp_path: Path, overrides: list[str]) -> None:
     register_levers()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.gating import assert_changes_the_update, assert_micro_batches_change_nothing
 from support.shaping import random_batch
-from support.updates import assert_same, build, episodes, learner, played, update
+from support.updates import assert_same, build, episodes, learner, played, recipe, update
 
+from palaestra.config import parse_recipe, to_dict, to_yaml
 from palaestra.errors import ConfigError
+from palaestra.training.algorithms import resolve_algorithm
 from palaestra.training.checkpoint import fingerprint
 from palaestra.training.first import First
 from palaestra.training.plugins.entrocraft import Band, Credit, Settings, WantedSign, band
@@ -150,3 +153,11 @@ def test_micro_batches() -> None:
 def test_bands_that_cannot_be_are_refused(options: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build("algorithm.name=grpo", PLUGIN, f"{SETTINGS}={options}")
+
+
+def test_a_band_reads_back_from_a_saved_recipe() -> None:
+    """Or no run with it could be resumed."""
+    asked = recipe("algorithm.name=grpo", PLUGIN)
+    saved = msgspec.structs.replace(asked, algorithm=resolve_algorithm(asked.algorithm))
+    assert to_dict(saved)["algorithm"]["settings"]["entrocraft"]["start"] == [0.92, 1.08]
+    assert to_dict(parse_recipe(to_yaml(saved))) == to_dict(saved)
