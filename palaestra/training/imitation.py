@@ -29,6 +29,10 @@ class ImitationOptions(Config, frozen=True, kw_only=True):
     """Group means kept for P50."""
     replayed: Positive = 64
     """Most episodes an iteration, drawn among the good ones and shared among the optimiser steps."""
+    clip_low: Fraction = 0.2
+    """Of a token's ratio to the policy that played, whatever the policy loss of the recipe is."""
+    clip_high: NonNegativeOrInfinite = 0.28
+    """The same, above."""
     loss: Kind = "clip_cov"
     """Which replayed tokens are held back, see the plug-ins of these names."""
     rate: Fraction = 0.02

@@ -92,7 +92,7 @@ def build(settings: Settings, recipe: Recipe) -> Parts:
     if not settings.coef:
         return Parts()
     base, budget = recipe.algorithm, budget_of(recipe, settings.scope)
-    bounds = Bounds(base.clip_low, base.clip_high, math.inf)
+    bounds = Bounds(settings.clip_low, settings.clip_high, math.inf)
     clip = ClipCov(settings.rate, settings.low, settings.high, bounds, "clip", budget, "clip_cov of replayed")
     aggregation, constant = base.aggregation, constant_of(recipe, base.aggregation)
     hold = KLCov(settings.rate, budget)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,7 @@ from palaestra.training.forward import Flat, Scores, micro_batches
 from palaestra.training.learner import Learner
 from palaestra.training.past import Past
 from palaestra.training.plugins.clip_cov import ClipCov
+from palaestra.training.policy_loss import Bounds
 from palaestra.training.rows import build_rows
 from palaestra.training.seams import Extra, Moment, Tokens
 from palaestra.training.step import gather
@@ -248,7 +250,7 @@ def _written_out(subject: Learner, chosen: list[Stored], p50: float) -> dict[str
     assert batch.old_logprob is not None
     assert batch.advantage is not None
     ratio = torch.where(batch.mask, logprob - batch.old_logprob, 0).exp()
-    loss = -torch.minimum(batch.advantage * ratio, batch.advantage * ratio.clamp(0.8, 1.2))
+    loss = -torch.minimum(batch.advantage * ratio, batch.advantage * ratio.clamp(0.8, 1.28))
     value = aggregate(loss, batch.mask, "seq-mean-token-mean")
     names, parameters = zip(*model.named_parameters(), strict=True)
     return dict(zip(names, torch.autograd.grad(value, parameters), strict=True))
@@ -489,6 +491,34 @@ def test_a_resumed_memory_replays_the_same() -> None:
     assert fingerprint(whole.policy.model) == fingerprint(resumed.policy.model)
 
 
-def test_the_replays_clip_is_the_recipes_without_dual() -> None:
-    found = [g for g in replays(build(*SPEAR), Moment(1, 10))[0].gates if isinstance(g, ClipCov)]
-    assert (found[0].bounds.clip_high, found[0].bounds.dual_clip) == (0.28, float("inf"))
+@pytest.mark.parametrize(
+    "base", [["algorithm.name=spear"], ["algorithm.name=gspo", "algorithm.plugins=[self_imitation]"]]
+)
+def test_replayed_tokens_are_clipped_by_their_own_bounds(base: list[str]) -> None:
+    """A ratio a span has other bounds than a ratio a token."""
+    (extra,) = replays(build(*base, f"{OWN}.warmup=0"), Moment(1, 10))
+    found = [gate.bounds for gate in extra.gates if isinstance(gate, ClipCov)]
+    assert found == [Bounds(0.2, 0.28, math.inf)]
+
+
+@pytest.mark.parametrize("base", ["gigpo", "ppo", "aepo", "epo", "gspo"])
+def test_it_goes_with_other_algorithms(base: str) -> None:
+    plugins = "self_imitation" if base == "gspo" else f"{base}, self_imitation"
+    options = [f"algorithm.name={base}", f"algorithm.plugins=[{plugins}]", f"{OWN}.warmup=0"]
+    metrics = update(*warm(*options, mini_batches=2))[0].metrics
+    assert metrics["sil_replayed"]
+    assert metrics["sil_surrogate"]
+    assert metrics["sil_clip_fraction"] is not None
+    assert metrics["sil_clip_fraction"] < 0.5
+
+
+def test_shapers_of_single_passes_leave_what_is_replayed_alone() -> None:
+    code, old = ["algorithm.name=aepo", "algorithm.settings.aepo.statistics=code"], "algorithm.policy_loss=clip"
+    name = "algorithm.plugins=[aepo, self_imitation]"
+    own = [f"{OWN}.warmup=0", f"{OWN}.loss=plain", "algorithm.aggregation=seq-mean-token-mean"]
+    batch = played()
+    for advantage_weight in ("0.2", "5"):
+        subject = learner(*code, old, name, *own, f"algorithm.settings.aepo.advantage_weight={advantage_weight}")
+        metrics = update(subject, batch)[0].metrics
+        expected = update(learner(*code, old, name, *own, "algorithm.settings.aepo.advantage_weight=0"), batch)[0]
+        assert metrics["sil_surrogate"] == pytest.approx(expected.metrics["sil_surrogate"], abs=1e-6)
