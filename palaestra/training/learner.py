@@ -78,7 +78,7 @@ class Learner:
         self.seed = seed
         self.reference = None if reference is None else PolicyModel(reference, autocast=dtype)
         if "ref_logprob" in algorithm.requires and self.reference is None:
-            raise ConfigError(f"algorithm {algorithm.name!r} has a KL term, which needs a reference model")
+            raise ConfigError(f"algorithm {algorithm.name!r} needs a reference model, for a KL term for example")
         model.eval()
         if self.config.gradient_checkpointing:
             recompute_activations(model)

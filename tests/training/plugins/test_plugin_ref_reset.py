@@ -38,6 +38,7 @@ def test_the_kl_is_exactly_0_right_after_a_reset() -> None:
     ours = subject(every=2)
     kls = [ours.update(played(n), at(n)).metrics for n in range(5)]
     assert [row["reference_renewed"] for row in kls] == [0, 1, 0, 1, 0]
+    # Attention kernels may round otherwise with a gradient, so in general this holds to 1e-7; here they do not.
     assert [row["kl"] == 0 for row in kls] == [True, False, True, False, True]  # at first, policy and reference are one
 
 
@@ -124,7 +125,7 @@ def test_a_checkpoint_without_a_reference_is_refused() -> None:
 def test_a_run_goes_on_from_a_checkpoint_right_after_a_reset(tmp_path: Path) -> None:
     """The optimiser has no moments then."""
     rows = assert_resumes(tmp_path, *RESET, "algorithm.settings.ref_reset.every=2", after=4)
-    assert [row["kl"] == 0 for row in rows] == [True, False, True, False, True, False]
+    assert [abs(row["kl"]) < 1e-7 for row in rows] == [True, False, True, False, True, False]
 
 
 def test_a_resumed_run_has_the_reference_of_before(tmp_path: Path) -> None:
@@ -146,4 +147,4 @@ def test_a_run_resets_when_validation_stalls(tmp_path: Path) -> None:
     train(levers_recipe(tmp_path, *RESET, *overrides, "optimiser.lr=1e-6"))
     rows = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if row["kind"] == "train"]
     assert [row["reference_renewed"] for row in rows] == [0, 1, 0, 1, 0, 1]
-    assert rows[2]["kl"] == rows[4]["kl"] == 0
+    assert max(abs(rows[2]["kl"]), abs(rows[4]["kl"])) < 1e-7
