@@ -55,7 +55,7 @@ def episodes(count: int, turns: int) -> list[Trajectory]:
             nodes.append(Node(ids=torch.randint(10, 400, (16,), generator=g).tolist()))
             ids = torch.randint(10, 400, (8,), generator=g).tolist()
             nodes.append(Node(ids=ids, sampled=True, logprobs=[-2.0] * 8, entropies=[2.0] * 8))
-            steps.append(StepRecord(observation=str(turn), action="", reward=0.0, completion=len(nodes) - 1))
+            steps.append(StepRecord(observation=str(turn), action="look", reward=0.0, completion=len(nodes) - 1))
         reward = steps[-1].reward = float(number % 2)
         name = str(number)
         played.append(
@@ -75,6 +75,9 @@ def contender(name: str, batch: Batch, mini_batches: int) -> Callable[[], None]:
     model, algorithm = load_model("palaestra-tiny").model, build_algorithm(recipe)
     reference = copy.deepcopy(model) if "ref_logprob" in algorithm.requires else None
     learner = Learner(model, algorithm, config=recipe.learner, optimiser=recipe.optimiser, reference=reference)
+    with torch.no_grad():  # a policy that has left its reference and its teacher, as after the first iteration
+        for parameter in model.parameters():
+            parameter.mul_(1.001)
     iterations = count()
     return lambda: void(learner.update(batch, Moment(next(iterations) % 10, 10)))
 
