@@ -176,7 +176,7 @@ class AlgorithmConfig(Config, frozen=True, kw_only=True):
     aggregation_constant: NonNegativeFloat = 0.0
     """C of the two modes that have one, in tokens; 0 takes the most that an episode can sample, `max_turns` times
     `max_tokens`."""
-    entropy_coeff: NonNegativeFloat = 0.0
+    entropy_coeff: NonNegativeFloat = own(0.0)
     """Weight of a plain entropy bonus; 0 for none. Note that verl-agent's "GRPO" baselines silently have 0.001."""
     kl_coeff: NonNegativeFloat = 0.0
     """Weight of the KL to the model before training; 0 for none (and no reference model in memory)."""
