@@ -17,9 +17,11 @@ from palaestra.trajectories.record import Trajectory
 
 ABSENT = (
     *("surrogate", "kl", "entropy_bonus", "smoothing"),
+    *("clip_fraction", "dual_clip_fraction", "approx_kl", "rollout_kl"),
     *("h_ref", "corridor_low", "corridor_high", "beta", "frac_below", "frac_above"),
 )
-"""Metrics of terms that an algorithm may not have; they are `None` there, so that every row has the same keys."""
+"""Metrics that an algorithm may not have, or not in an iteration in which nothing was forwarded; they are `None` there,
+so that every row has the same keys."""
 
 
 def rollout_statistics(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
