@@ -139,8 +139,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 class AlgorithmConfig(Config, frozen=True, kw_only=True):
     """The base that all algorithms share, and the plug-ins of this one; their settings are under `settings.NAME`.
 
-    The defaults of the keys from `normalise` to `plugins` and of `entropy_coeff` are GRPO's. An algorithm may have others,
-    which `palaestra algorithms` lists; a key that the recipe gives is as the recipe says.
+    The defaults of the keys from `normalise` to `plugins` and of `entropy_coeff` are GRPO's. An algorithm may have
+    others, which `palaestra algorithms` lists; a key that the recipe gives is as the recipe says.
     """
 
     name: str = "epo"
