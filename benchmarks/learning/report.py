@@ -147,7 +147,7 @@ def _success_table(title: str, results: Results) -> str:
 
 
 def _pooled(results: Results) -> str:
-    if len(results) < 2:
+    if len(results) < 2 or not set.intersection(*map(set, results.values())):
         return ""
     return _success_table("both environments", results)
 
