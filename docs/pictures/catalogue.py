@@ -13,8 +13,8 @@ from palaestra.training.catalogue import Listing, catalogue
 PAGE = Path(__file__).parents[1] / "algorithms" / "catalogue.md"
 HEAD = """# Catalogue
 
-Everything that recipes can name, written by `docs/pictures/catalogue.py` from the code. `requires` is what the learner computes
-for it beyond log-probs, rewards and advantages; defaults are keys below `algorithm`.
+Everything that recipes can name, written by `docs/pictures/catalogue.py` from the code. `requires` is what the learner
+computes for it beyond log-probs, rewards and advantages; defaults are keys below `algorithm`.
 """
 
 

@@ -1,4 +1,4 @@
-"""An entropy bonus whose coefficient looks after itself (He et al., Skywork-OR1, arXiv 2505.22312; TRL).
+"""An entropy bonus whose coefficient looks after itself (Skywork-OR1, arXiv 2505.22312; TRL).
 
     alpha_k = c_k  if H_k <= target,  else 0                 what iteration k applies: loss - alpha_k mean H
     c_k+1   = clip(c_k + step, lowest, highest)  if H_k <= target,  else clip(c_k - step, lowest, highest)
@@ -112,7 +112,7 @@ def build(settings: Settings, recipe: Recipe) -> Parts:
 PLUGIN = Plugin(
     name="adaptive_entropy",
     summary="a fixed entropy bonus is too weak against a collapse, or drives entropy up for ever",
-    source="He et al. 2025, arXiv 2505.22312; TRL",
+    source="Skywork-OR1 2025, arXiv 2505.22312; TRL",
     settings=Settings,
     build=build,
     neutral={"highest": 0.0},

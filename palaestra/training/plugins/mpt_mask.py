@@ -1,4 +1,4 @@
-"""UloRL's mastered-token masking: what a policy gets right anyway, and is sure of, is not taught again (Du et al.,
+"""UloRL's mastered-token masking: what a policy gets right anyway, and is sure of, is not taught again (UloRL,
 arXiv 2507.19766, dynamic masking of well-mastered positive tokens).
 
     loss_t = 0   where episode i succeeded,  pi(t) >= tau  and  mean over its policy tokens of H < sigma
@@ -83,7 +83,7 @@ def build(settings: Settings, recipe: Recipe) -> Parts:
 PLUGIN = Plugin(
     name="mpt_mask",
     summary="teaching what is mastered again takes the entropy of a policy that is sure of itself",
-    source="Du et al. 2025, arXiv 2507.19766",
+    source="UloRL 2025, arXiv 2507.19766",
     settings=Settings,
     build=build,
     neutral={"sigma": 0.0},

@@ -96,7 +96,7 @@ def build(settings: Settings, recipe: Recipe) -> Parts:
 PLUGIN = Plugin(
     name="ppo",
     summary="credit within an episode, and tasks that are played once only: a learned value instead of a group",
-    source="Schulman et al. 2017, arXiv 1707.06347; turns: Li et al. 2025, arXiv 2512.17008",
+    source="Schulman et al. 2017, arXiv 1707.06347; turns: arXiv 2512.17008",
     settings=Settings,
     build=build,
     neutral=None,

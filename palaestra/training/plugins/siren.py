@@ -106,7 +106,7 @@ def build(settings: Settings, recipe: Recipe) -> Parts:
 PLUGIN = Plugin(
     name="siren",
     summary="entropy bonuses feed the vocabulary's tail and tokens with nothing to decide, and entropy runs away",
-    source="Jiang et al. 2025, arXiv 2509.25133",
+    source="SIREN 2025, arXiv 2509.25133",
     settings=Settings,
     build=build,
     neutral={"coeff": 0.0},

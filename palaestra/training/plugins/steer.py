@@ -1,4 +1,4 @@
-"""STEER: tokens that would change the entropy most are weighed down (Hao et al., arXiv 2510.10150).
+"""STEER: tokens that would change the entropy most are weighed down (STEER, arXiv 2510.10150).
 
     Omega = | A / pi_old * pi (1 - pi) (log pi + H) |            first-order change of a token's entropy
     w     = w_max - (Omega - min Omega) (w_max - w_min) / (max Omega - min Omega)      linear
@@ -99,7 +99,7 @@ def build(settings: Settings, recipe: Recipe) -> Parts:
 PLUGIN = Plugin(
     name="steer",
     summary="entropy falls, or jumps, by few tokens: those that would change it most weigh less",
-    source="Hao et al. 2025, arXiv 2510.10150",
+    source="STEER 2025, arXiv 2510.10150",
     settings=Settings,
     build=build,
     neutral={"w_min": 1.0, "w_max": 1.0},
