@@ -32,14 +32,14 @@ from palaestra.training.forward import PolicyModel
 from pretraining.tokenizer import SPECIAL, TEMPLATE
 from pretraining.train import optimisers
 
-SUITE = "babyai/PickupDist:train"
+SUITE = "babyai/GoToObj:train"
 HASH = "dda9ed8d5e1f41b93e9342d2eb6dac138385a5402e68934701cc75181599d407"
-GAMES = slice(50_000, 55_000)
+GAMES = slice(50_000, 54_000)
 """Tasks that are played; the study's training draws from the whole split."""
 MAX_TURNS = 10
-EXPERT, NOISY = 0.55, 0.35
+EXPERT, NOISY = 0.35, 0.4
 """Shares of episodes by the bot alone, and by the bot with random commands in between; the rest is random play."""
-EPOCHS = 3
+EPOCHS = 2
 COLOURS = ("red", "green", "blue", "purple", "yellow", "grey")
 TOKENS = 3072
 """Padded tokens of a batch."""

@@ -1,6 +1,6 @@
 """Writes docs/algorithms/catalogue.md: every algorithm and plug-in as `palaestra algorithms` knows them.
 
-    python docs/pictures/catalogue.py
+python docs/pictures/catalogue.py
 """
 
 from __future__ import annotations
