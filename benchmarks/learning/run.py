@@ -35,7 +35,7 @@ from benchmarks.learning.study import STUDY, Job, finished, jobs, load_study
 from palaestra.errors import PalaestraError
 
 RUNS = Path("runs/learning")
-BASE = RUNS / "base" / "pickup"
+BASE = RUNS / "base" / "goto"
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 120.0
 """How long a stopped run may take for its checkpoint."""
