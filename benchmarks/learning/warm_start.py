@@ -2,10 +2,10 @@
 
     python -m benchmarks.learning.warm_start runs/learning/base/goto
 
-takes a minute and a half on one core. Like palaestra-tiny it is a mixture: some of the play that it learns from is the bot's,
-some has random commands in it, and nothing tells which. Only training games are played. With the same torch on the same
-kind of processor the weights are the same to the bit; `HASH` is that of the weights that the committed study began
-with. Others are said aloud, as runs from different starts must not be compared.
+takes a minute and a half on one core. Like palaestra-tiny it is a mixture: some of the play that it learns from is the
+bot's, some has random commands in it, and nothing tells which. Only training games are played. With the same torch on
+the same kind of processor the weights are the same to the bit; `HASH` is that of the weights that the committed study
+began with. Others are said aloud, as runs from different starts must not be compared.
 """
 
 from __future__ import annotations
