@@ -12,7 +12,7 @@ from torch import Tensor
 from palaestra.errors import CheckpointError, ConfigError, TrainingError
 from palaestra.training.advantage import Normalise, Singleton, Weighting, group_advantage
 from palaestra.training.batch import Batch
-from palaestra.training.branches import shared_advantage
+from palaestra.training.branches import handed_on, shared_advantage
 from palaestra.training.providers import Spectator
 from palaestra.training.seams import Advantage, BoundTerm, Extra, Moment, Need, Needy, Parts, Recalling, Tokens
 
@@ -74,25 +74,38 @@ class Algorithm:
             )
         for keep in self.parts.filters:
             batch = batch.keeping(keep(batch, moment))
+        batch = handed_on(batch)
         for shaper in self.parts.rewards:
             batch = batch.rewarded(shaper(batch, moment))
         return batch
 
     def prepare(self, batch: Batch, moment: Moment) -> Batch:
         """The batch with its advantages; all of its other columns are there."""
+        shaped = selected = self._shaped(batch, batch.kept, moment)
+        for keep in self.parts.selectors:
+            selected = selected.keeping(keep(selected, moment))
+            selected = selected.with_(advantage=_inside(selected, selected.advantage))
+        if batch.copy_of is not None and not torch.equal(selected.trained, shaped.trained):
+            moved = handed_on(selected.with_(notes=batch.notes)).with_(kept=batch.kept)
+            selected = self._shaped(moved, selected.kept, moment).with_(kept=selected.kept)
+            selected = selected.with_(advantage=_inside(selected, selected.advantage))
+        if selected.kept is not None:
+            notes = {**selected.notes, "kept_fraction": float(selected.kept.double().mean())}
+            selected = selected.with_(notes=notes)
+        return selected
+
+    def _shaped(self, batch: Batch, through: Tensor | None, moment: Moment) -> Batch:
+        """The batch with advantages as the shapers made them. Shared tokens have the mean of the rows in `through` [B]:
+        what a selector leaves out is in the shapers' statistics, but not in a mean."""
         own = self.parts.own_credit
-        batch = batch.with_(advantage=self.advantage(batch) if own else shared_advantage(self.advantage, batch))
+        advantage = self.advantage(batch) if own else shared_advantage(self.advantage, batch, through)
         if batch.kept is not None:
-            batch = batch.with_(advantage=_inside(batch, batch.advantage))
+            advantage = _inside(batch, advantage)
+        batch = batch.with_(advantage=advantage)
         for shaper in self.parts.shapers:
             shaped = shaper(batch, moment)
             advantage = _inside(batch, shaped.advantage.detach()).float()
             batch = batch.with_(advantage=advantage, notes={**batch.notes, **shaped.log})
-        for keep in self.parts.selectors:
-            batch = batch.keeping(keep(batch, moment))
-            batch = batch.with_(advantage=_inside(batch, batch.advantage))
-        if batch.kept is not None:
-            batch = batch.with_(notes={**batch.notes, "kept_fraction": float(batch.kept.double().mean())})
         return batch
 
     def recalled(self, batch: Batch, moment: Moment) -> dict[str, Batch]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
+from dataclasses import replace as replace_parts
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -20,13 +23,13 @@ from palaestra.agents.rollout import RolloutLimits, rollout
 from palaestra.agents.tree import TreePlanner
 from palaestra.config import Recipe, convert
 from palaestra.errors import DataError
-from palaestra.training.algorithm import GroupAdvantage
+from palaestra.training.algorithm import Algorithm, GroupAdvantage
 from palaestra.training.algorithms import build_algorithm
 from palaestra.training.batch import Batch
-from palaestra.training.branches import shared_advantage, whole
+from palaestra.training.branches import handed_on, shared_advantage, whole
 from palaestra.training.gigpo import gigpo_advantage
 from palaestra.training.rows import build_rows
-from palaestra.training.seams import Moment
+from palaestra.training.seams import Advantage, Moment, Need, Parts, Shaped
 from palaestra.training.statistics import rollout_statistics
 from palaestra.trajectories.branches import branch_statistics
 from palaestra.trajectories.record import Node, StepRecord, Trajectory
@@ -160,9 +163,10 @@ class TestCredit:
         assert found == pytest.approx({k: sum(v) / len(v) for k, v in (through | {"X": [3], "Y": [3]}).items()})
 
     def test_a_mean_has_no_part_from_rows_that_were_left_out(self, family: list[Trajectory]) -> None:
-        batch = build_rows(family).batch.with_(kept=torch.tensor([True, True, False, True]))
-        found = by_letter(shared_advantage(returns, batch), batch)
-        assert (found["A"], found["E"]) == (0.5, 0.0)
+        batch = build_rows(family).batch
+        for left_out, a, e in ((2, 0.5, 0.0), (0, 2.0, 2.0), (1, 2.5, 4.0)):
+            found = by_letter(shared_advantage(returns, batch, torch.arange(4) != left_out), batch)
+            assert (found["A"], found["B"], found["E"]) == (a, a, e)
 
     def test_the_group_is_all_trajectories_with_their_full_returns(self, family: list[Trajectory]) -> None:
         batch = build_rows(family).batch
@@ -204,6 +208,124 @@ class TestCredit:
         expected = shared_advantage(GroupAdvantage(), batch) if credit == "mean" else GroupAdvantage()(batch)
         assert torch.equal(prepared.advantage, expected)
         assert (prepared.advantage[~prepared.mask] == 0).all()
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A filter, or selector, that leaves trajectories out."""
+
+    traj: tuple[int, ...]
+
+    def __call__(self, batch: Batch, moment: Moment) -> Tensor:
+        return ~torch.isin(batch.traj, torch.tensor(self.traj))
+
+
+@dataclass(frozen=True)
+class Doubled:
+    """A shaper with a statistic of the batch."""
+
+    requires: frozenset[Need] = frozenset()
+
+    def __call__(self, batch: Batch, moment: Moment) -> Shaped:
+        assert batch.advantage is not None
+        return Shaped(2 * batch.advantage, {"tokens": float(batch.trained.sum())})
+
+
+class TestLeftOut:
+    """Filters and selectors drop the row in which shared tokens are trained."""
+
+    @staticmethod
+    def prepared(batch: Batch, parts: Parts, advantage: Advantage = returns) -> Batch:
+        algorithm = Algorithm("x", parts, advantage)
+        return algorithm.prepare(algorithm.select(batch, Moment(0, 1)), Moment(0, 1))
+
+    @pytest.mark.parametrize(
+        ("lost", "expected", "homes"),
+        [
+            ((0,), {"A": 2.0, "B": 2.0, "E": 2.0, "F": 0.0, "G": 4.0, "H": 4.0}, {"A": 1, "B": 1, "E": 1}),
+            ((1,), {"A": 2.5, "B": 2.5, "C": 1.0, "D": 1.0, "E": 4.0, "G": 4.0, "H": 4.0}, {"A": 0, "E": 2}),
+            ((0, 1), {"A": 4.0, "B": 4.0, "E": 4.0, "G": 4.0, "H": 4.0}, {"A": 2, "B": 2, "E": 2}),
+            ((0, 1, 2), {}, {}),
+        ],
+    )
+    @pytest.mark.parametrize("seam", ["filters", "selectors"])
+    def test_shared_tokens_are_trained_once_in_the_first_that_is_kept(
+        self,
+        family: list[Trajectory],
+        seam: Literal["filters", "selectors"],
+        lost: tuple[int, ...],
+        expected: dict[str, float],
+        homes: dict[str, int],
+    ) -> None:
+        played = build_rows(family).batch
+        entropy = played.rollout_logprob * 0.5
+        played = played.with_(extra={"more": entropy.clone()}, old_entropy=entropy)
+        batch = self.prepared(played, Parts(**{seam: (Dropped(lost),)}, shapers=(Doubled(),)))
+        assert batch.advantage is not None
+        assert batch.old_entropy is not None
+        letters = "".join(map(chr, batch.ids[batch.trained].tolist()))
+        assert sorted(letters) == sorted([*expected, "X", "Y"]), "each exactly once"
+        found = dict(zip(letters, batch.advantage[batch.trained].tolist(), strict=True))
+        assert found == {letter: 2 * value for letter, value in (expected | {"X": 3.0, "Y": 3.0}).items()}
+        assert not batch.advantage[~batch.trained].any()
+        owner = dict(zip(letters, batch.traj[:, None].expand(batch.shape)[batch.trained].tolist(), strict=True))
+        assert {letter: owner[letter] for letter in homes} == homes
+        for column, factor in ((batch.rollout_logprob, 1), (batch.old_entropy, 0.5), (batch.extra["more"], 0.5)):
+            assert column[batch.trained].tolist() == [-factor * ord(letter) for letter in letters]
+            assert not column[~batch.mask].any()
+        assert (batch.step_id[batch.mask] >= 0).all()
+        assert (batch.step_id[~batch.mask] == -1).all()
+        assert batch.notes["kept_fraction"] == (4 - len(lost)) / 4
+        assert batch.notes["tokens"] == (10 if seam == "selectors" else len(letters))
+        assert torch.equal(whole(batch).step_id, whole(played).step_id), "the places changed roles, and nothing else"
+
+    def test_own_credit_is_the_heir_s(self, family: list[Trajectory]) -> None:
+        played = build_rows(family).batch
+        for parts in (Parts(filters=(Dropped((0,)),)), Parts(selectors=(Dropped((0,)),))):
+            batch = self.prepared(played, replace_parts(parts, own_credit=True))
+            assert batch.advantage is not None
+            assert by_letter(batch.advantage, batch) | {"C": 0, "D": 0} == {
+                **dict.fromkeys("ABEFCD", 0.0), **dict.fromkeys("GH", 4.0), **dict.fromkeys("XY", 3.0)
+            }  # fmt: skip
+
+    @pytest.mark.parametrize("old", ["learner", "rollout"])
+    def test_a_broken_parent_is_as_if_it_had_never_been(self, family: list[Trajectory], old: str) -> None:
+        """Where returns are not compared: the same gradients, old log-probs and all."""
+        overrides = ["algorithm.name=reinforce", "algorithm.plugins=[branching, well_formed]"]
+        found = []
+        for first in (replace(family[0], status="error"), replace(family[0], status="overflow")):
+            rows = build_rows([first, *family[1:]])
+            assert len(rows.trajectories) == (3 if first.status == "error" else 4)
+            found.append(update(learner(*overrides, old_logprobs=old, epochs=2), rows.batch)[1])
+        assert_same(*found)
+
+    def test_what_was_allowed_goes_along(self, family: list[Trajectory]) -> None:
+        for t in family:
+            for node in t.nodes:
+                if node.sampled:  # a list as long as the letter's place in the alphabet; none for X
+                    node.allowed = [[i for i in range(node.ids[0] - 64) if node.ids[0] != ord("X")]]
+        batch = handed_on(build_rows(family).batch.keeping(torch.tensor([False, True, True, True])))
+        assert batch.allowed is not None
+        assert trained(batch) == "CDABEFGHXY"
+        parts = batch.allowed.ids.tensor_split(batch.allowed.offsets[1:-1])
+        assert [part.tolist() for part in parts] == [
+            list(range(ord(letter) - 64)) if letter != "X" else [] for letter in trained(batch)
+        ]
+
+    @settings(max_examples=40, deadline=None)
+    @given(k=st.integers(1, 9), seed=st.integers(0, 50), lost=st.sets(st.integers(0, 8)))
+    def test_whatever_was_played(self, k: int, seed: int, lost: set[int]) -> None:
+        played = build_rows(tree(k, seed)).batch
+        kept = Dropped(tuple(lost))(played, Moment(0, 1))
+        batch = handed_on(played.keeping(kept))
+        every = {tuple(row[: at + 1]) for n, row in enumerate(whole(played).ids.tolist()) if kept[n]
+                 for at in whole(played).mask[n].nonzero()[:, 0].tolist()}  # fmt: skip
+        assert int(batch.trained.sum()) == len(every), "every beginning of a kept episode, once"
+        if batch.copy_of is not None:
+            copied = batch.copy_of >= 0
+            assert batch.mask.flatten()[batch.copy_of[copied]].all()
+            assert torch.equal(batch.ids.flatten()[batch.copy_of[copied]], batch.ids[copied])
+        assert torch.equal(whole(batch).mask, whole(played).mask)
 
 
 def grown(seed: int = 0) -> list[Trajectory]:
