@@ -124,7 +124,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "ppo": {"plugins": ("ppo",), "normalise": "none", "aggregation": "token-mean"},
     "epo": {"plugins": ("epo",)},
-    "empg": {"plugins": ("empg",)},
+    "empg": {"plugins": ("empg",), "aggregation": "token-mean"},
     "hpt": {
         **{"normalise": "mean", "clip_low": 1.0, "clip_high": math.inf, "dual_clip": math.inf},
         **{"entropy_coeff": 0.001, "plugins": ("hpt",)},

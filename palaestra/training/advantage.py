@@ -14,6 +14,9 @@ Normalise = Literal["std", "popstd", "mean", "rloo", "none"]
 Weighting = Literal["trajectory", "row"]
 Singleton = Literal["zero", "raw"]
 
+EQUAL = 1e-6
+"""Returns this close are the same: more of a difference comes from what was played, less from the order of a sum."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Statistics:
@@ -24,7 +27,8 @@ class _Statistics:
     squares: Tensor
     """Sum of squared deviations from the mean."""
     flat: Tensor
-    """bool: all values equal. Kept apart because the mean of equal numbers may differ from them in the last bit."""
+    """bool: all values equal. Kept apart because the mean of equal numbers may differ from them in the last bit, and so
+    may sums of the same rewards."""
 
     @classmethod
     def of(cls, value: Tensor, group: Tensor) -> _Statistics:
@@ -34,7 +38,7 @@ class _Statistics:
         squares = zeros.index_add(0, group, (value - mean[group]) ** 2)
         low = zeros.scatter_reduce(0, group, value, "amin", include_self=False)
         high = zeros.scatter_reduce(0, group, value, "amax", include_self=False)
-        return cls(count, mean, squares, low == high)
+        return cls(count, mean, squares, high - low <= EQUAL)
 
 
 def group_advantage(

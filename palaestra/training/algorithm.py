@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -116,7 +117,7 @@ class Algorithm:
     def bind(self, moment: Moment, batch: Batch) -> tuple[BoundTerm, ...]:
         """The terms of one iteration."""
         bound = (term.bind(moment, batch) for term in self.parts.terms)
-        return tuple(term for term in bound if term is not None)
+        return distinct([term for term in bound if term is not None])
 
     def replayed(self, batch: Batch, moment: Moment, steps: int) -> list[list[Extra]]:
         """The further batches of each of the iteration's optimiser steps, and of those that they have to themselves."""
@@ -173,13 +174,24 @@ def joined(parts: Mapping[str, Parts]) -> Parts:
             found[field_] = tuple(one for value in values for one in value)
         elif values and isinstance(values[0], Mapping):
             found[field_] = _merged(given)
-        elif len(values) > 1:
+        elif len(values) > 1 and values[0] is not True:
             raise ConfigError(
                 f"algorithm.plugins: {' and '.join(given)} each bring their own {field_}; keep one of them"
             )
         elif values:
             found[field_] = values[0]
     return Parts(**found)
+
+
+def distinct(terms: Sequence[BoundTerm]) -> tuple[BoundTerm, ...]:
+    """The terms with names of their own, which metrics and weights go by: `kl`, and `kl_2` where there is another."""
+    named: Counter[str] = Counter()
+    found = []
+    for term in terms:
+        named[term.name] += 1
+        place = named[term.name]
+        found.append(term if place == 1 else replace(term, name=f"{term.name}_{place}"))
+    return tuple(found)
 
 
 def _merged(given: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -127,7 +127,9 @@ def build_algorithm(recipe: Recipe) -> Algorithm:
         )
     brought = {name: PLUGINS[name].build(settings[name], recipe) for name in config.plugins}
     parts = joined({"": Parts(terms=base_terms(recipe)), **brought})
-    drop, all_matter = config.drop_uniform_groups, any(term.needs_all for term in parts.terms)
+    # A token shaper's statistics are of whatever is forwarded with a token, rows without advantage among it.
+    all_matter = bool(parts.token_shapers) or any(term.needs_all for term in parts.terms)
+    drop = config.drop_uniform_groups
     algorithm = Algorithm(
         name=config.name,
         parts=parts,
@@ -135,7 +137,7 @@ def build_algorithm(recipe: Recipe) -> Algorithm:
         invalid_penalty=config.invalid_penalty,
         drop_uniform_groups=not all_matter if drop is None else drop,
     )
-    _check(algorithm, brought, recipe)
+    _check(algorithm, brought, recipe, all_matter=all_matter)
     return algorithm
 
 
@@ -176,12 +178,12 @@ def _converted(config: AlgorithmConfig, name: str) -> msgspec.Struct:
     return convert(config.settings.get(name, {}), PLUGINS[name].settings, path=f"algorithm.settings.{name}")
 
 
-def _check(algorithm: Algorithm, brought: Mapping[str, Parts], recipe: Recipe) -> None:
+def _check(algorithm: Algorithm, brought: Mapping[str, Parts], recipe: Recipe, *, all_matter: bool) -> None:
     """Refuse mixes that cannot learn or contradict themselves, before anything is played."""
-    if algorithm.drop_uniform_groups and any(term.needs_all for term in algorithm.parts.terms):
+    if recipe.algorithm.drop_uniform_groups and all_matter:
         raise ConfigError(
             f"algorithm.drop_uniform_groups: {algorithm.name} has terms with a gradient in every group "
-            "(entropy or KL); set it to false or null"
+            "(entropy or KL), or reads every row; set it to false or null"
         )
     if algorithm.parts.reference is not None and "ref_logprob" not in algorithm.requires:
         raise ConfigError(

@@ -134,6 +134,14 @@ class Batch:
             return self.reward > 0
         return torch.tensor([each.success for each in self.episodes], dtype=torch.bool)[self.traj]
 
+    @property
+    def outcome(self) -> Tensor:
+        """[B] float64: what the environment gave the row's trajectory, without penalties; `reward`, where nothing else
+        is known of it."""
+        if self.episodes is None:
+            return self.reward
+        return torch.tensor([each.total_reward for each in self.episodes], dtype=torch.float64)[self.traj]
+
     def keeping(self, kept: Tensor) -> Batch:
         """The same batch without the rows that are false in `kept` [B]."""
         return self.with_(kept=kept if self.kept is None else self.kept & kept)

@@ -295,6 +295,8 @@ class Learner:
             loss = loss + weighted
             _add(totals.terms, prefix + term.name, weighted.detach() / term.coefficient)
             for name, value in values.diagnostics.items():
+                if value.dtype == torch.bool:
+                    totals.shares.add(prefix + name)
                 _add(totals.diagnostics, prefix + name, value.detach().double().sum())
         return loss
 
@@ -323,9 +325,10 @@ def _metrics(terms: Sequence[BoundTerm], totals: Totals, lr: float) -> dict[str,
     for term in terms:
         metrics.update(term.log)
     tokens = added_up({prefix: float(count) for prefix, count in totals.tokens.items()})
+    shares = added_up(dict.fromkeys(totals.shares, 1.0))
     for name, value in added_up(totals.diagnostics).items():
         prefix = max((p for p in tokens if name.startswith(p)), key=len)
-        metrics[name] = value / max(1.0, tokens[prefix])
+        metrics[name] = value / max(1.0, totals.every[prefix] if name in shares else tokens[prefix])
     read = int(added_up({"read": float(totals.read)})["read"])
     norm = math.fsum(totals.norms) / steps
     return metrics | {"grad_norm": norm, "lr": lr, "tokens_trained": read}

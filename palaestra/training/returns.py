@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from palaestra.training.advantage import EQUAL
 from palaestra.training.batch import Batch
 from palaestra.training.numbering import number
 
@@ -38,7 +39,7 @@ def returns_of(batch: Batch) -> Returns:
     std = (zeros.index_add(0, group, (value - mean[group]) ** 2) / count).sqrt()
     low = zeros.scatter_reduce(0, group, value, "amin", include_self=False)
     high = zeros.scatter_reduce(0, group, value, "amax", include_self=False)
-    return Returns(value, group, row_group, mean, torch.where(low == high, 0.0, std))
+    return Returns(value, group, row_group, mean, torch.where(high - low <= EQUAL, 0.0, std))
 
 
 def group_means(batch: Batch) -> list[float]:

@@ -92,7 +92,8 @@ class Values:
     value: Tensor
     """[P], with gradient."""
     diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
-    """[P] each; their means over all policy tokens are logged."""
+    """[P] each, whose means are logged: of bool, the share among all policy tokens, of which one that need not be
+    forwarded is none; of others, the mean over those that were forwarded."""
 
 
 @dataclass(frozen=True, slots=True)

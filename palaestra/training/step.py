@@ -71,8 +71,12 @@ class Totals:
     steps: dict[str, int] = field(default_factory=dict)
     """By metric of either: optimiser steps that had it."""
     diagnostics: dict[str, float] = field(default_factory=dict)
+    shares: set[str] = field(default_factory=set)
+    """Diagnostics that are flags."""
     tokens: dict[str, int] = field(default_factory=dict)
-    """Policy tokens over which diagnostics were summed, by prefix."""
+    """Policy tokens that were forwarded, by prefix."""
+    every: dict[str, int] = field(default_factory=dict)
+    """All policy tokens of the sources, by prefix."""
     loss: float = 0.0
     read: int = 0
     """Tokens that went through the model, padding excluded."""
@@ -80,6 +84,8 @@ class Totals:
 
     def begin(self, source: Source, marked: Marked) -> None:
         """Count a source of a step."""
+        tokens = int((source.flat.offsets[source.rows + 1] - source.flat.offsets[source.rows]).sum())
+        self.every[source.prefix] = self.every.get(source.prefix, 0) + tokens
         for term in source.terms:
             self.steps[source.prefix + term.name] = self.steps.get(source.prefix + term.name, 0) + 1
         self.note({source.prefix + name: value for name, value in marked.log.items()})

@@ -46,7 +46,10 @@ NEUTRAL: dict[str, list[str]] = {
     "asym_clip": ["clip_low=0.2"],
     "dapo": ["clip_high=0.2", "aggregation=seq-mean-token-mean", "plugins=[]"],
     "dr_grpo": ["normalise=std", "aggregation=seq-mean-token-mean"],
-    "empg": ["settings.empg.k=0", "settings.empg.zeta=0", "settings.empg.center=none", "settings.empg.eps_g=0"],
+    "empg": [
+        *("settings.empg.k=0", "settings.empg.zeta=0", "settings.empg.center=none", "settings.empg.eps_g=0"),
+        "aggregation=seq-mean-token-mean",
+    ],
     "epo": ["settings.epo.entropy_coeff=0"],
     "gigpo": ["settings.gigpo.omega=0"],
     "grpo": [],

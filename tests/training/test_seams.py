@@ -249,3 +249,51 @@ def test_two_plug_ins_cannot_fill_what_holds_one() -> None:
     trackers: dict[str, Tracker] = {"memory": Nothing()}
     with pytest.raises(ConfigError, match="b and another plug-in both call a tracker 'memory'"):
         joined({"a": Parts(trackers=trackers), "b": Parts(trackers=trackers)})
+
+
+def test_the_true_of_several_plug_ins_is_true() -> None:
+    assert joined({"a": Parts(own_credit=True), "b": Parts(own_credit=True), "c": Parts()}).own_credit
+
+
+def test_terms_of_one_name_all_count() -> None:
+    """The base's entropy bonus and EPO's have one name."""
+    batch = played()
+    bonus = ["algorithm.name=epo", "algorithm.settings.epo.aggregation=token-mean", "algorithm.aggregation=token-mean"]
+    both = [*bonus, "algorithm.settings.epo.entropy_coeff=0.1", "algorithm.entropy_coeff=0.2"]
+    result, found = update(learner(*both), batch, Moment(0, 10))
+    _, expected = update(learner(*bonus, "algorithm.settings.epo.entropy_coeff=0.3"), batch, Moment(0, 10))
+    assert_same(found, expected)
+    assert result.metrics["entropy_bonus"] == pytest.approx(result.metrics["entropy_bonus_2"], abs=1e-6)
+
+
+def test_what_is_logged_of_clipping_does_not_depend_on_what_is_forwarded() -> None:
+    batch = played()
+    clipped = []
+    for drop in ("true", "false"):
+        settings = ["algorithm.name=grpo", f"algorithm.drop_uniform_groups={drop}", "optimiser.lr=0.05"]
+        result, _ = update(learner(*settings, mini_batches=2, epochs=2), batch)
+        clipped.append([result.metrics[name] for name in ("clip_fraction", "dual_clip_fraction")])
+    assert clipped[0] == pytest.approx(clipped[1], abs=1e-7)
+    assert clipped[0][0]
+
+
+def test_the_released_statistics_of_aepo_see_rows_without_advantage() -> None:
+    code = ["algorithm.name=aepo", "algorithm.settings.aepo.statistics=code"]
+    assert not learner(*code).algorithm.drop_uniform_groups
+    with pytest.raises(ConfigError, match="reads every row"):
+        learner(*code, "algorithm.drop_uniform_groups=true")
+
+
+def test_sums_of_the_same_rewards_are_equal_returns() -> None:
+    batch = played()
+    reward = torch.tensor([0.1 + 0.2, 0.3] * 6, dtype=torch.float64)
+    assert len(reward.unique()) == 2
+    assert not GroupAdvantage()(batch.with_(reward=reward)).any()
+
+
+def test_a_refused_action_does_not_make_a_group_mixed() -> None:
+    batch = played()
+    assert batch.episodes is not None
+    keep = learner("algorithm.name=grpo", "algorithm.plugins=[uniform_groups]").algorithm.parts.filters[0]
+    fined = batch.with_(reward=batch.reward - 0.1 * (torch.arange(12) % 3 == 0))
+    assert keep(fined, MOMENT).tolist() == keep(batch, MOMENT).tolist() == [True] * 8 + [False] * 4

@@ -103,7 +103,7 @@ def smoothing_values(tokens: Tokens, corridor: Corridor, options: EntropyOptions
 def measure(batch: Batch) -> EntropyRecord:
     """The old policy's entropy over a whole rollout batch."""
     assert batch.old_entropy is not None
-    return EntropyRecord.measure(batch.old_entropy, batch.mask, batch.step_id, batch.traj)
+    return EntropyRecord.measure(batch.old_entropy, batch.trained, batch.step_id, batch.traj)
 
 
 def _mean(value: Tensor) -> float | None:

@@ -58,7 +58,7 @@ class TeacherKL:
             return None
         on = ~batch.succeeded if options.skip_solved else torch.ones(len(batch.ids), dtype=torch.bool)
         return BoundTerm(
-            name="teacher_kl",
+            name="teacher_k2",
             coefficient=beta,
             aggregation=self.aggregation,
             value=lambda tokens: _values(tokens, on),

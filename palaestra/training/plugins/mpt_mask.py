@@ -52,7 +52,7 @@ class MasteredTokens:
         traj = batch.traj.to(tokens.row.device)[tokens.row]
         sure = by_trajectory(tokens.entropy.detach(), traj) < sigma
         likely = tokens.logprob.detach() >= (math.log(self.settings.tau) if self.settings.tau else -math.inf)
-        mastered = succeeded(batch).to(traj.device)[tokens.row] & sure & likely
+        mastered = batch.succeeded.to(traj.device)[tokens.row] & sure & likely
         fraction = float(mastered.double().mean()) if len(traj) else 0.0
         return Gated(weight=(~mastered).double(), log={"mastered_fraction": fraction})
 
@@ -62,13 +62,6 @@ def by_trajectory(values: Tensor, traj: Tensor) -> Tensor:
     _, owner, size = number(traj)
     total = torch.zeros(len(size), dtype=torch.float64, device=values.device).index_add(0, owner, values.double())
     return (total / size)[owner]
-
-
-def succeeded(batch: Batch) -> Tensor:
-    """[B] bool: whether each row's episode reached its goal; where nobody knows, whether it returned anything."""
-    if batch.episodes is None:
-        return batch.reward > 0
-    return torch.tensor([episode.success for episode in batch.episodes], dtype=torch.bool)[batch.traj]
 
 
 def build(settings: Settings, recipe: Recipe) -> Parts:

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from palaestra.training.advantage import EQUAL
 from palaestra.training.batch import Batch
 from palaestra.training.numbering import number
 from palaestra.training.plugin import Plugin
 from palaestra.training.seams import Moment, Parts
-
-EQUAL = 1e-6
-"""Rewards this close are the same; more of a difference comes from what was played, not from rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +22,10 @@ class UniformGroups:
     def __call__(self, batch: Batch, moment: Moment) -> Tensor:
         """[B] bool."""
         _, group, size = number(batch.group)
-        empty = batch.reward.new_zeros(len(size))
-        low = empty.scatter_reduce(0, group, batch.reward, "amin", include_self=False)
-        high = empty.scatter_reduce(0, group, batch.reward, "amax", include_self=False)
+        outcome = batch.outcome
+        empty = outcome.new_zeros(len(size))
+        low = empty.scatter_reduce(0, group, outcome, "amin", include_self=False)
+        high = empty.scatter_reduce(0, group, outcome, "amax", include_self=False)
         return (high - low > EQUAL)[group].to(torch.bool)
 
 

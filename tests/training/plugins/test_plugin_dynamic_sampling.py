@@ -30,7 +30,7 @@ def test_it_asks_for_what_is_missing() -> None:
     refill = UntilFull(5, 3, UniformGroups())
     assert refill.missing(BATCH, MOMENT) == 3
     assert UntilFull(2, 3, UniformGroups()).missing(BATCH, MOMENT) == 0
-    assert refill.missing(BATCH.with_(reward=torch.ones_like(BATCH.reward)), MOMENT) == 5
+    assert refill.missing(BATCH.with_(reward=torch.ones_like(BATCH.reward), episodes=None), MOMENT) == 5
 
 
 def test_one_round_is_plain_filtering() -> None:

@@ -60,11 +60,11 @@ def test_solved_episodes_can_be_left_to_the_reward() -> None:
     skipping = "algorithm.settings.kdrl.skip_solved=true"
     with_teacher = update(subject(skipping, "learner.mini_batches=2"), solved)
     without = update(learner("algorithm.name=grpo", "algorithm.drop_uniform_groups=false", mini_batches=2), solved)
-    assert with_teacher[0].metrics["teacher_kl"] == 0
+    assert with_teacher[0].metrics["teacher_k2"] == 0
     assert_same(with_teacher[1], without[1], atol=0.0)
-    assert update(subject(), solved)[0].metrics["teacher_kl"] > 0  # type: ignore[operator]
-    mixed = update(subject(skipping), played())[0].metrics["teacher_kl"]
-    assert 0 < mixed < update(subject(), played())[0].metrics["teacher_kl"]  # type: ignore[operator]
+    assert update(subject(), solved)[0].metrics["teacher_k2"] > 0  # type: ignore[operator]
+    mixed = update(subject(skipping), played())[0].metrics["teacher_k2"]
+    assert 0 < mixed < update(subject(), played())[0].metrics["teacher_k2"]  # type: ignore[operator]
 
 
 def test_micro_batches_change_nothing() -> None:

@@ -10,7 +10,7 @@ from support.gating import assert_changes_the_update, assert_micro_batches_chang
 from support.updates import MOMENT, build, learner, played, update
 
 from palaestra.training.first import First
-from palaestra.training.plugins.mpt_mask import MasteredTokens, Settings, by_trajectory, succeeded
+from palaestra.training.plugins.mpt_mask import MasteredTokens, Settings, by_trajectory
 from palaestra.training.seams import Moment
 
 PLUGIN = "algorithm.plugins=[mpt_mask]"
@@ -46,7 +46,7 @@ def test_failures_and_impossible_thresholds_touch_nothing() -> None:
         assert not build("algorithm.name=grpo", PLUGIN, f"algorithm.settings.mpt_mask={options}").parts.gates
     options = "algorithm.settings.mpt_mask={tau: 0, sigma: 99}"
     result = update(learner("algorithm.name=grpo", PLUGIN, options), batch)[0]
-    won = succeeded(batch)
+    won = batch.succeeded
     assert won.tolist() == (batch.reward > 0).tolist()
     share = float(batch.mask[won].sum() / batch.mask.sum())
     assert result.metrics["mastered_fraction"] == pytest.approx(share)
@@ -58,7 +58,7 @@ def test_with_every_success_masked_failures_learn_alone() -> None:
     masked = update(learner(*options, PLUGIN, "algorithm.settings.mpt_mask={tau: 0, sigma: 99}"), batch)[0]
     advantage = masked.batch.advantage
     assert advantage is not None
-    expected = -float(advantage[batch.mask & ~succeeded(batch)[:, None]].sum() / batch.mask.sum())
+    expected = -float(advantage[batch.mask & ~batch.succeeded[:, None]].sum() / batch.mask.sum())
     assert masked.metrics["surrogate"] == pytest.approx(expected, abs=1e-6)
 
 
