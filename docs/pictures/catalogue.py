@@ -30,7 +30,8 @@ def page() -> str:
 
 
 def _entry(listing: Listing) -> str:
-    facts = [f"**`{listing.name}`** {listing.summary}.", f"{listing.source}. `{listing.use}`"]
+    fills = f" ({', '.join(listing.fills)})" if listing.fills else ""
+    facts = [f"**`{listing.name}`**{fills} {listing.summary}.", f"{listing.source}. `{listing.use}`"]
     if listing.requires:
         facts.append("requires " + ", ".join(f"`{need}`" for need in listing.requires))
     if listing.defaults:

@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _lines(listing: Listing) -> list[str]:
     """A listing for people."""
-    lines = [f"{listing.name}: {listing.summary}", f"{listing.source}; {listing.use}"]
+    fills = f" ({', '.join(listing.fills)})" if listing.fills else ""
+    lines = [f"{listing.name}{fills}: {listing.summary}", f"{listing.source}; {listing.use}"]
     if listing.requires:
         lines.append(f"requires {', '.join(listing.requires)}")
     if listing.defaults:

@@ -23,7 +23,7 @@ class Listing(Config, frozen=True, kw_only=True):
     name: str
     """As recipes name it."""
     seam: str
-    """Where it plugs in; `algorithm` for a whole recipe of plug-ins."""
+    """`algorithm` for a whole recipe of plug-ins, `plug-in`, or the part of the base that it is."""
     summary: str
     """What it attacks."""
     source: str
@@ -34,13 +34,15 @@ class Listing(Config, frozen=True, kw_only=True):
     """What it reads beyond log-probs, rewards and advantages; see `palaestra.training.algorithm.Need`."""
     defaults: dict[str, Any] = {}
     """Keys below `algorithm` and their values."""
+    fills: tuple[str, ...] = ()
+    """The seams of a plug-in, with its default settings; see `palaestra.training.seams`."""
 
 
 def catalogue() -> list[Listing]:
     """All of them: algorithms first, then what they are made of."""
     return [
-        *(_algorithm(name, entry) for name, entry in ALGORITHMS.items()),
-        *sorted(map(_plugin, PLUGINS.values()), key=lambda plugin: (plugin.seam, plugin.name)),
+        *(_algorithm(name, entry) for name, entry in sorted(ALGORITHMS.items())),
+        *(_plugin(plugin) for _, plugin in sorted(PLUGINS.items())),
         *_advantages(),
         *_policy_losses(),
         *_terms(),
@@ -66,12 +68,13 @@ def _plugin(plugin: Plugin) -> Listing:
     seams = [name.rstrip("s").replace("_", " ") for name in parts.__dataclass_fields__ if getattr(parts, name)]
     return Listing(
         name=plugin.name,
-        seam=", ".join(seam for seam in seams if seam not in INTERNAL) or "plug-in",
+        seam="plug-in",
         summary=plugin.summary,
         source=plugin.source,
         use=f"algorithm.plugins=[{plugin.name}]",
         requires=tuple(sorted(Algorithm("", parts).requires)),
         defaults=_settings(plugin),
+        fills=tuple(seam for seam in seams if seam not in INTERNAL),
     )
 
 

@@ -12,9 +12,6 @@ from palaestra.training.algorithms import ALGORITHMS, build_algorithm, resolve_a
 from palaestra.training.plugins import PLUGINS
 from palaestra.training.policy_loss import POLICY_LOSSES
 
-BASE = {"algorithm", "policy loss", "advantage", "term"}
-"""Seams that hold more than plug-ins."""
-
 
 def listed(capsys: pytest.CaptureFixture[str], *names: str) -> list[dict[str, Any]]:
     assert main(["algorithms", *names, "--json"]) == 0
@@ -24,13 +21,15 @@ def listed(capsys: pytest.CaptureFixture[str], *names: str) -> list[dict[str, An
 
 def test_every_registered_name_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     by_seam: dict[str, list[str]] = {}
+    fills: set[str] = set()
     for entry in listed(capsys):
         by_seam.setdefault(entry["seam"], []).append(entry["name"])
-    assert by_seam["algorithm"] == list(ALGORITHMS)
-    listed_plugins = [name for seam, names in by_seam.items() if seam not in BASE for name in names]
-    assert set(PLUGINS) <= {*listed_plugins, *by_seam["advantage"], *by_seam["term"]}
+        fills |= set(entry["fills"])
+    assert by_seam["algorithm"] == sorted(ALGORITHMS)
+    assert by_seam["plug-in"] == sorted(PLUGINS)
     assert by_seam["policy loss"] == list(POLICY_LOSSES)
-    assert {"reward", "filter", "advantage", "shaper", "gate", "term"} <= set(by_seam)
+    assert set(by_seam) == {"algorithm", "plug-in", "advantage", "policy loss", "term"}
+    assert {"reward", "filter", "advantage", "shaper", "gate", "term", "replay", "planner"} <= fills
 
 
 def test_every_entry_has_a_source_and_an_override_that_works(capsys: pytest.CaptureFixture[str]) -> None:
