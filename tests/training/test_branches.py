@@ -350,7 +350,7 @@ def test_every_algorithm_learns_from_branches(overrides: list[str]) -> None:
     assert all(gradient.isfinite().all() for gradient in gradients.values())
     assert done.batch.advantage is not None
     assert done.batch.advantage.isfinite().all()
-    assert not done.batch.advantage[~batch.mask].any()
+    assert not done.batch.advantage[~done.batch.mask].any()
     again = batch.with_(rollout_logprob=batch.rollout_logprob.masked_fill(batch.copy_of >= 0, 9.0))
     assert_same(update(learner(*overrides, mini_batches=2), again)[1], gradients, atol=0)
 

@@ -1,6 +1,7 @@
 """What every registered plug-in keeps to (`catalogue.md` C.4), so that a new one cannot skip it.
 
-A plug-in that cannot be built on a plain recipe has a line in `support.updates.TRIALS`.
+A plug-in that has no effect on a small update by its defaults, or cannot be built on a plain recipe, has a line in
+`support.updates.TRIALS`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from support.updates import MIXES, MOMENT, TRIALS, assert_same, build, learner, mix, played, update
+from support.updates import MIXES, MOMENT, assert_same, build, learner, mix, played, trial_base, update
 from torch import Tensor
 
 from palaestra.config import to_yaml
+from palaestra.training.algorithms import ALGORITHMS
 from palaestra.training.batch import Batch
 from palaestra.training.checkpoint import fingerprint
 from palaestra.training.forward import Scores
@@ -35,6 +37,13 @@ NEVER_NEUTRAL = {
     "uniform_groups": "a filter either filters or is not named",
 }
 """Plug-ins without settings that switch them off."""
+NO_EFFECT = {
+    "branching": "plans rollouts",
+    "grpo": "the base itself",
+    "knapsack": "shares out rollouts",
+    "ref_reset": "moves the reference after an update",
+}
+"""Algorithms and plug-ins without a part in an update."""
 BY_ROW: dict[str, str] = {"gspo": "a ratio a row"}
 """Algorithms and plug-ins that see rows by definition, so that layouts may differ."""
 CONSTANTS = ("old_logprob", "rollout_logprob", "advantage", "ref_logprob", "old_entropy")
@@ -82,15 +91,25 @@ def with_garbage(batch: Batch) -> Batch:
 @pytest.mark.parametrize("name", [name for name in PLUGINS if name not in NEVER_NEUTRAL])
 def test_the_neutral_setting_is_the_base(name: str) -> None:
     for batch in (played(), played(3)):
-        base = [override for override in TRIALS.get(name, []) if not override.startswith("algorithm.settings")]
         ours = learner(*mix(name), *neutral(name), mini_batches=2)
-        grpo = learner("algorithm.name=grpo", *base, mini_batches=2)
+        grpo = learner(*trial_base(name), mini_batches=2)
         assert_same(update(ours, batch)[1], update(grpo, batch)[1], atol=0.0)
         assert fingerprint(ours.policy.model) == fingerprint(grpo.policy.model)
 
 
 def test_plug_ins_without_a_neutral_setting_are_named() -> None:
     assert {name for name, plugin in PLUGINS.items() if plugin.neutral is None} == set(NEVER_NEUTRAL) & set(PLUGINS)
+
+
+@pytest.mark.parametrize("name", [*ALGORITHMS, *PLUGINS])
+def test_a_trial_is_one(name: str) -> None:
+    """Or the other tests would be of GRPO. After a first pass, so that ratios differ from 1."""
+    mine = next(overrides for overrides in MIXES if name in names(overrides))
+    twice = ["learner.epochs=2", "optimiser.lr=3e-3"]
+    ours, base = (update(learner(*each, *twice), played())[1] for each in (mine, trial_base(name)))
+    largest = max(float(gradient.abs().max()) for gradient in base.values())
+    difference = max(float((ours[parameter] - base[parameter]).abs().max()) for parameter in base)
+    assert (difference == 0) if name in NO_EFFECT else (difference > 0.01 * largest)
 
 
 @EVERY

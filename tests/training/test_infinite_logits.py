@@ -13,6 +13,7 @@ from palaestra.errors import TrainingError
 from palaestra.training.batch import Allowed, Batch
 from palaestra.training.checkpoint import fingerprint
 from palaestra.training.learner import Learner
+from palaestra.training.plugins.hpt import Switch
 from palaestra.training.seams import Moment
 
 
@@ -71,6 +72,10 @@ def test_a_single_token_that_is_possible(overrides: list[str]) -> None:
     only = torch.full_like(batch.ids, 7)
     batch = batch.with_(ids=torch.where(batch.mask, only, batch.ids))
     subject = learner(*overrides, mini_batches=2)
+    for replay in subject.algorithm.parts.replays:
+        if isinstance(replay, Switch):  # demonstrations too
+            for node in (node for each in replay.demonstrations.known.values() for node in each.nodes if node.sampled):
+                node.ids = [7] * len(node.ids)
     others = torch.arange(subject.policy.head.out_features)
     assert_finite(rule_out(subject, others[others != 7]), [batch])
     assert subject.score(batch).entropy.abs().max() < 1e-6

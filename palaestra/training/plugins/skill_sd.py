@@ -60,8 +60,8 @@ class SkillLoss:
 def skill_values(tokens: Tokens) -> Values:
     """`rho (exp(-l) - 1 + l)` where there is a skill, else 0; exponents are clipped as everywhere."""
     on = tokens.old_extra[ON] > 0
-    gap = (tokens.logprob - tokens.old_extra[TEACHER]).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
-    ratio = (tokens.logprob - tokens.old_logprob).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
+    gap = (tokens.logprob - tokens.old_extra[TEACHER].detach()).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+    ratio = (tokens.logprob - tokens.old_logprob.detach()).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
     return Values(torch.where(on, ratio * ((-gap).exp() - 1 + gap), 0.0), {"skilled_fraction": on})
 
 

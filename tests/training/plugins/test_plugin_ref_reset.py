@@ -27,7 +27,15 @@ RESET = ["algorithm.name=grpo", "algorithm.plugins=[ref_reset]", "algorithm.kl_c
 
 
 def subject(**settings: Any) -> Learner:
-    return learner(*RESET, *(f"algorithm.settings.ref_reset.{key}={value}" for key, value in settings.items()))
+    return at_start(*RESET, *(f"algorithm.settings.ref_reset.{key}={value}" for key, value in settings.items()))
+
+
+def at_start(*overrides: str) -> Learner:
+    """With the policy as it begins for a reference."""
+    ours = learner(*overrides)
+    assert ours.reference is not None
+    ours.reference.model.load_state_dict(ours.policy.model.state_dict())
+    return ours
 
 
 def at(iteration: int) -> Moment:
@@ -43,7 +51,7 @@ def test_the_kl_is_exactly_0_right_after_a_reset() -> None:
 
 
 def test_never_resetting_is_the_base() -> None:
-    ours, base = subject(kl_above=1e9), learner("algorithm.name=grpo", "algorithm.kl_coeff=0.1")
+    ours, base = subject(kl_above=1e9), at_start("algorithm.name=grpo", "algorithm.kl_coeff=0.1")
     for n in range(3):
         rows = [each.update(played(n), at(n)).metrics for each in (ours, base)]
         assert rows[0].pop("reference_renewed") == 0
