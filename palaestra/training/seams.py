@@ -385,5 +385,5 @@ class Parts:
     planner: Planner | None = None
     """Plays an iteration's groups; `None` plays every episode by itself."""
     own_credit: bool = False
-    """Tokens that several trajectories share have the advantage of the one that sampled them, and not the mean of all
+    """Tokens that several trajectories share have the advantage of the one that trains them, and not the mean of all
     (`palaestra.training.branches`)."""

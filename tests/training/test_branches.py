@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.envs import timeless
 from support.trees import ForkableEnv, UncertainAgent, branches, group
-from support.updates import MIXES, assert_same, episodes, learner, update
+from support.updates import MIXES, assert_same, episodes, learner, recipe, update
 from torch import Tensor
 
 from palaestra.agents.branching import BranchRule
@@ -353,6 +353,20 @@ def test_every_algorithm_learns_from_branches(overrides: list[str]) -> None:
     assert not done.batch.advantage[~done.batch.mask].any()
     again = batch.with_(rollout_logprob=batch.rollout_logprob.masked_fill(batch.copy_of >= 0, 9.0))
     assert_same(update(learner(*overrides, mini_batches=2), again)[1], gradients, atol=0)
+
+
+@pytest.mark.parametrize("overrides", MIXES, ids=lambda o: " ".join(x.removeprefix("algorithm.") for x in o))
+def test_every_algorithm_learns_where_parents_are_left_out(overrides: list[str]) -> None:
+    plugins = list(dict.fromkeys((*recipe(*overrides).algorithm.plugins, "well_formed")))
+    played = grown()
+    for number in (0, 4, 6):
+        played[number].steps[-1].action = ""
+    batch = build_rows(played).batch
+    done, gradients = update(learner(*overrides, f"algorithm.plugins=[{', '.join(plugins)}]", mini_batches=2), batch)
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+    assert done.batch.copy_of is not None
+    assert not (done.batch.mask & (done.batch.copy_of >= 0)).any()
+    assert bool((done.batch.mask & ~batch.mask).any()), "children train what their parents had"
 
 
 class TestCounts:

@@ -46,7 +46,7 @@ class Settings(Config, frozen=True, kw_only=True):
     """Decide by the segment before the tool result, as the released code does, and not by the one behind it."""
     credit: Literal["mean", "own"] = "mean"
     """Advantage of tokens that several rollouts share: the mean of theirs (ARPO's hard estimate), or that of the
-    rollout that sampled them."""
+    rollout in whose row they are trained, as a rule the one that sampled them."""
 
 
 def build(settings: Settings, recipe: Recipe) -> Parts:
