@@ -64,10 +64,11 @@ def test_ctrl_c_during_training(
     moment: str, recipe: Path, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     owner, name, call = MOMENTS[moment]
+    before = set(psutil.Process().children())  # a fork server of earlier tests may be there
     with monkeypatch.context() as patch:
         at(patch, owner, name, send(signal.SIGINT), call)
         assert "interrupted" in complaint(capsys, "train", str(recipe), code=130)
-    assert psutil.Process().children() == []
+    assert set(psutil.Process().children()) <= before
     assert main(["train", str(recipe), "--resume"]) == 0
     assert weights(recipe.parent) == undisturbed
     assert (recipe.parent / "run" / "report.html").is_file()
