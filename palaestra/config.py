@@ -63,8 +63,9 @@ class TasksConfig(Config, frozen=True, kw_only=True):
 class AgentConfig(Config, frozen=True, kw_only=True):
     """How the model plays."""
 
-    action: Literal["text", "choice"] = "text"
-    """`text` samples commands freely, `choice` constrains them to the admissible ones."""
+    action: Literal["text", "choice", "message"] = "text"
+    """`text` samples commands freely and takes the first line, `choice` constrains them to the admissible ones,
+    `message` takes all that was written: reasoning, tool calls, code."""
     context: Literal["full", "window"] = "full"
     """`full` keeps every turn in the prompt, `window` only the last `window_turns`."""
     window_turns: Positive = 4

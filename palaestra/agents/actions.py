@@ -5,7 +5,7 @@ A completion that means nothing is data, not an error: it is sent to the environ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -60,6 +60,19 @@ class TextAction:
         return ParsedAction(lines[0].strip()) if lines else ParsedAction("", "the completion is empty")
 
 
+@dataclass(frozen=True, slots=True)
+class MessageAction:
+    """Whatever the model writes, all of it: for environments that read reasoning, tags of tool calls, code."""
+
+    def choices(self, chat: ChatFormat, info: Info) -> None:
+        """Everything is allowed."""
+
+    def parse(self, chat: ChatFormat, ids: Sequence[int], choices: Choices | None) -> ParsedAction:
+        """The text, without blanks around it."""
+        text = chat.decode(ids).strip()
+        return ParsedAction(text, "" if text else "the completion is empty")
+
+
 class ChoiceAction:
     """One of the admissible commands: the engine samples only tokens that lead to one.
 
@@ -94,3 +107,11 @@ def _build_choices(chat: ChatFormat, commands: tuple[str, ...]) -> Choices:
     for command in commands:
         paths.setdefault(tuple(chat.completion(command)), command)
     return Choices(TokenTrie(paths), paths, max(map(len, paths)))
+
+
+FORMATS: Mapping[str, Callable[[], ActionFormat]] = {
+    "text": TextAction,
+    "choice": ChoiceAction,
+    "message": MessageAction,
+}
+"""By name, as recipes call them."""

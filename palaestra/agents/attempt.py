@@ -268,6 +268,7 @@ class Attempt:
                 truncated=bool(truncated),
                 invalid=bool(info.get("invalid", False) or decision.error),
                 state_hash=self._state,
+                tool=tool if isinstance(tool := info.get("tool"), dict) else None,
                 generate_seconds=self._thought,
                 env_seconds=seconds,
             )

@@ -159,7 +159,7 @@ def language_agent(
         name: under which trajectories and evaluations report it; the model's if not given.
         weights: their fingerprint.
     """
-    from palaestra.agents.actions import ChoiceAction, TextAction
+    from palaestra.agents.actions import FORMATS
     from palaestra.agents.chat import ChatFormat
     from palaestra.agents.context import FullContext, WindowContext
     from palaestra.agents.engines.torch_engine import TorchEngine
@@ -168,7 +168,7 @@ def language_agent(
     return LanguageAgent(
         engine=engine or TorchEngine(loaded.model, slots=slots),
         chat=chat or ChatFormat.from_tokenizer(loaded.tokenizer),
-        actions=ChoiceAction() if settings.action == "choice" else TextAction(),
+        actions=FORMATS[settings.action](),
         context=WindowContext(settings.window_turns) if settings.context == "window" else FullContext(),
         limits=TokenLimits(max_tokens=settings.max_tokens),
         temperature=settings.temperature,

@@ -46,8 +46,8 @@ def configure(parser: Parser) -> None:
     )
     parser.add_argument(
         "--action",
-        choices=("text", "choice"),
-        help="write commands freely, or only admissible ones (default: the run's, or text)",
+        choices=("text", "choice", "message"),
+        help="write commands freely, only admissible ones, or whole messages (default: the run's, or text)",
     )
     parser.add_argument(
         "--max-turns", type=positive, metavar="N", help="most actions of an episode (default: the run's, or 50)"

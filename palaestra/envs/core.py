@@ -24,7 +24,9 @@ Info = dict[str, Any]
 `admissible_commands` (list of str): every action that would change or reveal something now;
 `success` (bool): whether the task is solved so far;
 `invalid` (bool): whether the last action was refused (not understood, or impossible here);
-`task_type` (str): the row under which evaluation reports the episode.
+`task_type` (str): the row under which evaluation reports the episode;
+`score` (float): what the task's rewards add up to so far;
+`tool` (dict): the tool that the last action called: `name`, `ok` (bool), and what else the tool tells of it.
 """
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, overload
 
 import msgspec
 
+from palaestra.envs.card import SuiteCard
 from palaestra.errors import ConfigError, UnknownNameError
 
 Split = Literal["train", "validation", "test"]
@@ -67,22 +68,46 @@ SuiteLoader = Callable[..., TaskSuite]
 _REFERENCE = re.compile(
     r"(?P<name>[^/:]+)(/(?P<level>[^:]+))?:(?P<split>[^:\[\]]+)(\[(?P<start>(-?\d+)?):(?P<stop>(-?\d+)?)\])?"
 )
-_LOADERS: dict[str, SuiteLoader | str] = {
-    "alfworld": "palaestra.envs.alfworld.suite:load",
-    "babyai": "palaestra.envs.babyai.suite:load",
-    "textworld": "palaestra.envs.textworld.suite:load",
-    "textworld-express": "palaestra.envs.textworld_express.suite:load",
+_BUILT_IN = {
+    "alfworld": "palaestra.envs.alfworld",
+    "babyai": "palaestra.envs.babyai",
+    "textworld": "palaestra.envs.textworld",
+    "textworld-express": "palaestra.envs.textworld_express",
 }
+"""Name -> folder, with `suite.load` and `card.CARD`."""
+_LOADERS: dict[str, SuiteLoader | str] = {name: f"{folder}.suite:load" for name, folder in _BUILT_IN.items()}
+_CARDS: dict[str, SuiteCard | str] = {name: f"{folder}.card:CARD" for name, folder in _BUILT_IN.items()}
 
 
-def register_suite(name: str, loader: SuiteLoader | str) -> None:
+def register_suite(name: str, loader: SuiteLoader | str, card: SuiteCard | str | None = None) -> None:
     """Make `loader` answer `load_suite("name[/level]:split")`. A later registration replaces an earlier one.
 
-    A `"module:attribute"` string is imported when the suite is first loaded.
+    A `"module:attribute"` string is imported when the suite is first loaded, or its card first read.
     """
     if not name or "/" in name or ":" in name:
         raise ConfigError(f"{name!r} cannot name a suite; a name has neither '/' nor ':'")
     _LOADERS[name] = loader
+    _CARDS.pop(name, None)
+    if card is not None:
+        _CARDS[name] = card
+
+
+def suite_card(name: str) -> SuiteCard | None:
+    """What there is to know of a suite; `None` where its author has not said.
+
+    Raises:
+        UnknownNameError: no such suite; the message names the nearest.
+    """
+    _discover()
+    if name not in _LOADERS:
+        raise UnknownNameError("suite", name, _LOADERS)
+    card = _CARDS.get(name)
+    if isinstance(card, str):
+        from palaestra.envs.registry import load_object
+
+        loaded: SuiteCard = load_object(card)
+        return loaded
+    return card
 
 
 def suite_names() -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 from support.envs import COMMANDS
 from support.tokens import RecordingTokenizer, tiny
 
-from palaestra.agents.actions import ChoiceAction, TextAction
+from palaestra.agents.actions import FORMATS, ChoiceAction, MessageAction, TextAction
 from palaestra.agents.chat import ChatFormat
 from palaestra.errors import EnvError
 
@@ -28,6 +28,13 @@ def test_empty_text_is_a_parse_error_as_data(chat: ChatFormat, text: str) -> Non
     parsed = TextAction().parse(chat, chat.completion(text), None)
     assert parsed.text == ""
     assert "empty" in parsed.error
+
+
+def test_a_message_is_all_of_it(chat: ChatFormat) -> None:
+    said = "go to desk 1\nand then look"
+    assert MessageAction().parse(chat, chat.completion(f" {said}\n"), None).text == said
+    assert "empty" in MessageAction().parse(chat, chat.completion("\n"), None).error
+    assert isinstance(FORMATS["message"](), MessageAction)
 
 
 def test_choices_are_exactly_the_commands(chat: ChatFormat) -> None:
