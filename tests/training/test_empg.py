@@ -11,7 +11,8 @@ from support.shaping import by_turn, padded, permuted, random_batch
 from torch import Tensor
 
 from palaestra.training.batch import Batch
-from palaestra.training.plugins.empg import EntropyModulation, Modulation, Settings, modulate
+from palaestra.training.modulation import Modulation, modulate
+from palaestra.training.plugins.empg import EntropyModulation, Settings
 from palaestra.training.seams import Moment
 
 CHECK = settings(max_examples=25, deadline=None, derandomize=True)

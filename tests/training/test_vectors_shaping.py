@@ -9,8 +9,9 @@ from torch import Tensor
 
 from palaestra.training.advantage import group_advantage
 from palaestra.training.aggregate import aggregate
+from palaestra.training.modulation import Modulation, modulate
 from palaestra.training.plugins.aepo import entropy_factor, standardise
-from palaestra.training.plugins.empg import Modulation, Settings, modulate
+from palaestra.training.plugins.empg import Settings
 from palaestra.training.surrogate import balanced_surrogate, surrogate
 
 FILES = {name: load(name) for name in ("empg", "aepo")}

@@ -10,41 +10,19 @@ every episode, also in groups without advantage. In the first iteration there is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from palaestra.config import Recipe
 from palaestra.training.batch import Batch
 from palaestra.training.entropy import Corridor, EntropyOptions, corridor_penalty, phase_weight
-from palaestra.training.entropy_history import EntropyHistory, EntropyRecord
+from palaestra.training.entropy_tracker import EntropyTracker, measure
 from palaestra.training.plugin import Plugin
 from palaestra.training.seams import BoundTerm, Moment, Need, Parts, Term, Tokens, Values
 from palaestra.training.terms import EntropyBonus, constant_of
 
 Settings = EntropyOptions
-
-
-@dataclass(frozen=True, slots=True)
-class EntropyTracker:
-    """Remembers the old policy's entropy of every iteration."""
-
-    history: EntropyHistory = field(default_factory=EntropyHistory)
-    requires: frozenset[Need] = frozenset({"old_entropy"})
-
-    def observe(self, batch: Batch, moment: Moment) -> None:
-        """Append this iteration."""
-        self.history.append(measure(batch))
-
-    def state_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return self.history.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
-        self.history.load_state_dict(state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +76,6 @@ def smoothing_values(tokens: Tokens, corridor: Corridor, options: EntropyOptions
         penalty = penalty * (tokens.step_id >= options.late_turn_gate)
     fixed = entropy.detach()
     return Values(penalty[0], {"frac_below": (fixed < low)[0], "frac_above": (fixed > high)[0]})
-
-
-def measure(batch: Batch) -> EntropyRecord:
-    """The old policy's entropy over a whole rollout batch."""
-    assert batch.old_entropy is not None
-    return EntropyRecord.measure(batch.old_entropy, batch.trained, batch.step_id, batch.traj)
 
 
 def _mean(value: Tensor) -> float | None:

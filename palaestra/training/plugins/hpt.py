@@ -7,7 +7,7 @@ otherwise:                      the base, which the algorithm `hpt` sets to GRPO
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import msgspec
@@ -38,8 +38,7 @@ class Settings(Config, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """Fills three seams: it fetches demonstrations, drops the groups that have one instead, and brings them to the
-    optimiser steps."""
+    """Fetches demonstrations, drops the groups that have one instead, and brings them to the optimiser steps."""
 
     settings: Settings
     demonstrations: Demonstrations
@@ -104,13 +103,8 @@ def build(settings: Settings, recipe: Recipe) -> Parts:
         return Parts()
     demonstrations = Demonstrations(settings.demonstrations, "algorithm.settings.hpt.demonstrations")
     switch = Switch(settings, demonstrations, recipe.learner.epochs)
-    return Parts(
-        filters=(switch.keep,),
-        shapers=(Share(switch),),
-        replays=(switch,),
-        suppliers=(switch,),
-        attachments=(demonstrations,),
-    )
+    fetching = Parts(suppliers=(switch,), attachments=(demonstrations,))
+    return replace(fetching, filters=(switch.keep,), shapers=(Share(switch),), replays=(switch,))
 
 
 PLUGIN = Plugin(

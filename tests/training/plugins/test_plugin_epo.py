@@ -18,7 +18,7 @@ from palaestra.training.algorithm import Algorithm
 from palaestra.training.batch import Batch
 from palaestra.training.entropy import phase_weight
 from palaestra.training.entropy_history import EntropyRecord
-from palaestra.training.plugins.epo import EntropyTracker
+from palaestra.training.entropy_tracker import EntropyTracker
 from palaestra.training.seams import BoundTerm, Moment, Tokens
 
 EPO = "algorithm.name=epo"
