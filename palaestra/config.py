@@ -56,6 +56,8 @@ class TasksConfig(Config, frozen=True, kw_only=True):
     """Suite of the evaluations during training; empty for none."""
     test: str = ""
     """Suite of the final evaluation; empty for none."""
+    params: dict[str, Any] = {}
+    """Parameters of all three suites, as `data`; of every suite `progress: true`, paid by the rise of the best score."""
     max_turns: Positive = 30
     """Most turns of one episode; the episode is truncated there."""
 

@@ -55,7 +55,11 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--concurrency", type=positive, default=64, metavar="N", help="episodes at once (default: 64)")
     parser.add_argument("--device", help="torch device of a model (default: the run's, or cpu)")
     parser.add_argument(
-        "--param", action="append", default=[], metavar="KEY=VALUE", help="parameter of the suite, as data=FOLDER"
+        "--param",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="parameter of the suite, as data=FOLDER or progress=true",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="store episodes and result in DIR, laid out as a run")
     parser.add_argument("--resume", action="store_true", help="go on with the episodes that --out already holds")
@@ -115,7 +119,7 @@ def _evaluate(args: argparse.Namespace, watch: _Watch) -> EvalResult:
     from palaestra.envs.deadline import run_to_the_end
     from palaestra.envs.tasks import load_suite
 
-    suite = load_suite(args.suite, **_params(args.param))
+    suite = load_suite(args.suite, **suite_params(args.param))
     settings, limits = _settings(args), _limits(args)
     agent = load_agent(
         args.agent, settings, top_k=args.top_k, top_p=args.top_p, slots=args.concurrency, device=args.device
@@ -178,11 +182,21 @@ def _limits(args: argparse.Namespace) -> RolloutLimits:
     return replace(limits, max_turns=args.max_turns or limits.max_turns, concurrency=args.concurrency)
 
 
-def _params(pairs: list[str]) -> dict[str, str]:
+def suite_params(pairs: list[str]) -> dict[str, Any]:
+    """KEY=VALUE, the value in YAML, of each `--param`.
+
+    Raises:
+        UsageError: one is no such pair.
+        ConfigError: a value is not YAML.
+    """
+    from palaestra.config import apply_override
+
+    params: dict[str, Any] = {}
     for pair in pairs:
-        if not re.fullmatch(r"\w+=.*", pair):
+        if not re.fullmatch(r"\w+=.*", pair, re.DOTALL):
             raise UsageError(f"--param {pair!r} is not KEY=VALUE")
-    return dict(pair.split("=", 1) for pair in pairs)
+        apply_override(params, pair)
+    return params
 
 
 def _tag(args: argparse.Namespace) -> str:

@@ -19,6 +19,7 @@ import msgspec
 
 from palaestra.envs.core import Env
 from palaestra.envs.isolation.placement import Kind, Placement, check_limits, foreign, placed
+from palaestra.envs.progress import ProgressReward
 from palaestra.envs.wrappers import OrderEnforcing, TimeLimit, WrapperSpec
 from palaestra.errors import DataError, EnvError, PalaestraError, UnknownNameError
 
@@ -205,7 +206,7 @@ def make(
     placement: Placement | Kind | None = None,
     **kwargs: Any,
 ) -> Env[Any, Any]:
-    """Make an environment: the entry point's, in `OrderEnforcing`, `TimeLimit` and the spec's own wrappers.
+    """Make an environment: the entry point's, in `ProgressReward`, `OrderEnforcing`, `TimeLimit` and its own wrappers.
 
     One that is placed elsewhere is made there, wrappers included, when it starts.
 
@@ -237,7 +238,7 @@ def make(
     env = _make_inner(base)
     # The wrappers add themselves to the spec again as they are put on, so the innermost one starts without them.
     env.spec = msgspec.structs.replace(base, wrappers=())
-    env = OrderEnforcing(env)
+    env = OrderEnforcing(ProgressReward(env))
     if base.max_episode_steps is not None:
         env = TimeLimit(env, base.max_episode_steps)
     for wrapper in base.wrappers:

@@ -55,6 +55,17 @@ class TaskSuite(Sequence[Task]):
         part._indices = self._indices[key]
         return part
 
+    def paid_by_progress(self) -> TaskSuite:
+        """The same tasks, whose rewards are those of `ProgressReward`."""
+
+        def build(index: int) -> Task:
+            task = self._build(index)
+            return msgspec.structs.replace(task, params={**task.params, "progress": True})
+
+        part = TaskSuite(self.name, self.split, 0, build)
+        part._indices = self._indices
+        return part
+
     def __iter__(self) -> Iterator[Task]:
         return map(self._build, self._indices)
 
@@ -121,8 +132,12 @@ def load_suite(reference: str, **params: Any) -> TaskSuite:
 
     A Python slice at the end takes some of the tasks: `alfworld/small:test[300:600]`.
 
+    Args:
+        reference: which suite.
+        params: the suite's own; and every suite has `progress`: whether rewards are those of `ProgressReward`.
+
     Raises:
-        ConfigError: the reference is malformed.
+        ConfigError: the reference is malformed, or `progress` is neither true nor false.
         UnknownNameError: no such suite; the message names the nearest.
     """
     match = _REFERENCE.fullmatch(reference)
@@ -135,7 +150,12 @@ def load_suite(reference: str, **params: Any) -> TaskSuite:
     _discover()
     if name not in _LOADERS:
         raise UnknownNameError("suite", name, _LOADERS)
+    progress = params.pop("progress", False)
+    if not isinstance(progress, bool):
+        raise ConfigError(f"progress of a suite is true or false, not {progress!r}")
     suite = _loader(name)(match["split"], level, **params)
+    if progress:
+        suite = suite.paid_by_progress()
     if match["start"] is None:
         return suite
     return suite[slice(*(int(match[end]) if match[end] else None for end in ("start", "stop")))]

@@ -155,7 +155,9 @@ class _Parts:
 def _suites(recipe: Recipe) -> dict[str, TaskSuite | None]:
     tasks = recipe.tasks
     references = {"train": tasks.train, "validation": tasks.validation, "test": tasks.test}
-    return {name: load_suite(reference) if reference else None for name, reference in references.items()}
+    return {
+        name: load_suite(reference, **tasks.params) if reference else None for name, reference in references.items()
+    }
 
 
 def _learner(recipe: Recipe, loaded: LoadedModel) -> Learner:
