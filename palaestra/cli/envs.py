@@ -1,39 +1,120 @@
-"""List the environments, task suites, models and recipes at hand."""
+"""List the task suites, environments, models and recipes at hand; one suite by name, with all there is to know."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING, Any
 
 from palaestra.cli.parser import Parser
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from palaestra.envs.card import SuiteCard
+
 EXAMPLES = """  palaestra envs
+  palaestra envs alfworld
   palaestra envs --json"""
 
 
 def configure(parser: Parser) -> None:
     """Declare the arguments."""
+    parser.accept_imports()
+    parser.add_argument("suite", nargs="?", help="a suite, to be told all about it")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """List them."""
+    from palaestra.envs.tasks import suite_card, suite_names
+
+    names = suite_names() if args.suite is None else [args.suite]
+    cards = {name: suite_card(name) for name in names}
+    if args.json:
+        known = [_row(name, card) for name, card in cards.items()]
+        print(json.dumps(known if args.suite else {"suites": known, **_others()}))
+    elif args.suite:
+        _tell(_row(args.suite, cards[args.suite]))
+    else:
+        _list(cards)
+    return 0
+
+
+def _others() -> dict[str, list[str]]:
     from palaestra.agents.models import SHIPPED
     from palaestra.cli.recipes import recipe_paths
     from palaestra.envs.registry import registered_ids
-    from palaestra.envs.tasks import suite_names
 
-    lists = {
-        "environments": registered_ids(),
-        "suites": suite_names(),
-        "models": sorted(SHIPPED),
-        "recipes": list(recipe_paths()),
-    }
-    if args.json:
-        print(json.dumps(lists))
-        return 0
-    for title, names in lists.items():
-        print(title)
+    return {"environments": registered_ids(), "models": sorted(SHIPPED), "recipes": list(recipe_paths())}
+
+
+def _row(name: str, card: SuiteCard | None) -> dict[str, Any]:
+    """A card as JSON values, with what was measured; only the name where its author wrote no card."""
+    import msgspec
+
+    from palaestra.envs.measured import measured
+
+    return {"name": name, **(msgspec.to_builtins(card) if card else {}), **measured(name)}
+
+
+def _tell(row: dict[str, Any]) -> None:
+    width = max(map(len, row))
+    for key, value in row.items():
+        if value not in ("", (), [], {}):
+            print(f"{key.replace('_', ' '):{width}}  {_plain(value)}")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_count(size)}" for key, size in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+
+
+def _count(size: int | None) -> str:
+    return "as the data" if size is None else f"{size:,}"
+
+
+def _list(cards: dict[str, SuiteCard | None]) -> None:
+    from rich.console import Console
+
+    console = Console()
+    console.print(_table(cards))
+    for title, names in _others().items():
+        console.print(title, style="bold")
         for name in names:
-            print(f"  {name}")
-    return 0
+            console.print(f"  {name}", highlight=False)
+
+
+def _table(cards: dict[str, SuiteCard | None]) -> Table:
+    from rich.table import Table
+
+    from palaestra.envs.measured import measured
+
+    table = Table(title="suites", title_justify="left", title_style="bold")
+    columns = ("suite", "tasks", "train", "validation", "test", "needs", "determinism", "steps/s", "licence")
+    for name in columns:
+        right = name in ("train", "validation", "test", "steps/s")
+        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name == "suite")
+    for name, card in cards.items():
+        if card is None:
+            table.add_row(name)
+            continue
+        sizes = [_count(card.splits.get(split)) if split in card.splits else "" for split in columns[2:5]]
+        extra = f"[{card.extra}]" if card.extra else ""
+        needs = ", ".join(filter(None, (extra, card.needs)))
+        speed = measured(name).get("steps_per_second")
+        told = "" if speed is None else f"{speed:,.0f}"
+        table.add_row(name, card.summary, *sizes, _raw(needs), card.determinism, told, card.licence)
+    return table
+
+
+def _raw(text: str) -> str:
+    """Brackets are no markup here."""
+    from rich.markup import escape
+
+    return escape(text)

@@ -24,12 +24,13 @@ COMMANDS = {
     "demo": "train, evaluate and report on household tasks: the main job in one command",
     "train": "train an agent by a recipe",
     "eval": "run an agent on a task suite and report success with its interval",
+    "play": "play an episode yourself, in the terminal",
     "report": "write the HTML report of a run",
     "replay": "play stored episodes again: identical, or the first step that differs",
     "check": "check environments against the contract",
     "serve": "serve environments to programs on this or other machines",
     "algorithms": "list the algorithms and plug-ins: source, requirements, defaults",
-    "envs": "list the environments, task suites, models and recipes at hand",
+    "envs": "list the task suites, environments, models and recipes at hand",
     "interpreters": "list or delete the interpreters that were built for environments",
 }
 """One line each; the module `palaestra.cli.NAME` holds `EXAMPLES`, `configure` and `run`."""

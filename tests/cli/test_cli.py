@@ -101,10 +101,31 @@ def test_envs_lists_what_is_there(capsys: Capture) -> None:
     assert main(["envs", "--json"]) == 0
     lists = json.loads(capsys.readouterr().out)
     assert "alfworld/Household-v0" in lists["environments"]
-    assert "alfworld" in lists["suites"]
+    (alfworld,) = (suite for suite in lists["suites"] if suite["name"] == "alfworld")
+    assert alfworld["splits"]["test"] == 1_000
     assert "demo" in lists["recipes"]
     assert main(["envs"]) == 0
     assert "alfworld/Household-v0" in capsys.readouterr().out
+
+
+def test_envs_tells_all_about_a_suite(capsys: Capture) -> None:
+    assert main(["envs", "textworld-express"]) == 0
+    said = capsys.readouterr().out
+    assert "Java" in said
+    assert "coin, cookingworld" in said
+    assert "train 1,000" in said
+    assert "did you mean textworld" in complaint(capsys, "envs", "textwrld")
+
+
+def test_a_suite_without_a_card_is_listed_too(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    from palaestra.envs import tasks
+
+    monkeypatch.setattr(tasks, "_LOADERS", dict(tasks._LOADERS))
+    tasks.register_suite("plain", lambda split, level: tasks.TaskSuite("plain", split, 0, lambda index: None))
+    assert main(["envs"]) == 0
+    assert "plain" in capsys.readouterr().out
+    assert main(["envs", "plain", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"name": "plain"}]
 
 
 def test_every_shipped_recipe_fits_its_schema(capsys: Capture) -> None:
