@@ -114,7 +114,7 @@ def test_envs_tells_all_about_a_suite(capsys: Capture) -> None:
     assert "Java" in said
     assert "coin, cookingworld" in said
     assert "train 1,000" in said
-    assert "did you mean textworld" in complaint(capsys, "envs", "textwrld")
+    assert "did you mean 'textworld'" in complaint(capsys, "envs", "textwrld")
 
 
 def test_a_suite_without_a_card_is_listed_too(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
