@@ -1,0 +1,122 @@
+"""Full-text search over short documents, by BM25 on the `tantivy` library.
+
+An index is in memory and never changes, so that threads and forked workers share it. A query is text, never a query
+language: its words are looked for, whatever else stands in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from palaestra.errors import DataError, require
+
+MOST_WORDS = 64
+"""Of a query; further different words don't count."""
+MOST_CHARACTERS = 1 << 14
+"""Of a query; what stands behind is not read."""
+_LONGEST_WORD = 40
+_HEAP = 2 << 30
+"""Bytes that the index may take while it is built; memory that is not needed is not taken."""
+_ANALYZER = "palaestra"
+
+
+class Document(NamedTuple):
+    """What can be found."""
+
+    id: str
+    title: str
+    body: str
+
+
+class Hit(NamedTuple):
+    """A document that was found."""
+
+    id: str
+    score: float
+    """BM25's, more is better; comparable within one search only."""
+
+
+class TextIndex:
+    """Documents by their words: lower-cased, without accents, stemmed as English.
+
+    A document's score is BM25 of its body plus `title_weight` times BM25 of its title. Equal scores are in order of
+    their ids. The same documents give the same index and the same hits in every process.
+    """
+
+    def __init__(self, documents: Iterable[Document], *, title_weight: float = 1.0) -> None:
+        """Build the index, which takes some seconds for 100,000 documents.
+
+        Raises:
+            DataError: two documents have one id, or all of them together are too large to be held.
+            MissingExtraError: tantivy is not installed.
+        """
+        self._tantivy: Any = require("tantivy", "fulltext")
+        self._analyzer = _analyzer(self._tantivy)
+        self._title_weight = title_weight
+        # Hits of one score come in the order in which the documents were added, so that is the order of their ids.
+        ordered = sorted(documents)
+        self._ids = [document.id for document in ordered]
+        if len(set(self._ids)) < len(self._ids):
+            raise DataError("two documents to be searched have the same id")
+        self._index = _build(self._tantivy, self._analyzer, ordered)
+        self._searcher = self._index.searcher()
+        if self._searcher.num_segments > 1:
+            raise DataError(f"{len(ordered)} documents are too large for one index in memory; search fewer of them")
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def search(self, query: str, k: int = 10) -> list[Hit]:
+        """The at most `k` best documents that have any word of `query`, best first.
+
+        May be called from any thread. Takes any text, a megabyte of control characters as well as nothing.
+        """
+        words = self.words(query)
+        if not words or k < 1 or not self._ids:
+            return []
+        found = self._searcher.search(self._query(words), k, count=False)
+        return [Hit(self._ids[address.doc], score) for score, address in found.hits]
+
+    def words(self, query: str) -> list[str]:
+        """The different words that `search` looks for, as the index has them, in order."""
+        words = self._analyzer.analyze(_clean(query[:MOST_CHARACTERS]))
+        return list(dict.fromkeys(words))[:MOST_WORDS]
+
+    def _query(self, words: list[str]) -> Any:
+        query, should, schema = self._tantivy.Query, self._tantivy.Occur.Should, self._index.schema
+        parts = [(should, query.term_query(schema, "body", word, "freq")) for word in words]
+        for word in words if self._title_weight else ():
+            title = query.term_query(schema, "title", word, "freq")
+            parts.append((should, query.boost_query(title, self._title_weight)))
+        return query.boolean_query(parts)
+
+
+def _analyzer(tantivy: Any) -> Any:
+    filters = tantivy.Filter
+    builder = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
+    for one in (filters.remove_long(_LONGEST_WORD), filters.lowercase(), filters.ascii_fold()):
+        builder = builder.filter(one)
+    return builder.filter(filters.stemmer("english")).build()
+
+
+def _build(tantivy: Any, analyzer: Any, documents: list[Document]) -> Any:
+    builder = tantivy.SchemaBuilder()
+    for field in ("title", "body"):
+        builder.add_text_field(field, tokenizer_name=_ANALYZER, index_option="freq")
+    index = tantivy.Index(builder.build())
+    index.register_tokenizer(_ANALYZER, analyzer)
+    # One thread and one commit make one segment, in which documents keep their order.
+    writer = index.writer(_HEAP, 1)
+    for document in documents:
+        writer.add_document(tantivy.Document(title=_clean(document.title), body=_clean(document.body)))
+    writer.commit()
+    writer.wait_merging_threads()
+    index.config_reader("manual")
+    index.reload()
+    return index
+
+
+def _clean(text: str) -> str:
+    """Without what UTF-8 cannot have, which is half of a surrogate pair."""
+    return text.encode("utf-8", "replace").decode()
