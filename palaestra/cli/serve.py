@@ -21,13 +21,20 @@ if TYPE_CHECKING:
 EXAMPLES = """  palaestra serve
   palaestra serve quiz/Capitals-v0 --import quiz.py --port 9000
   palaestra serve alfworld/Household-v0 --placement process --sessions 64
-  palaestra serve alfworld/Household-v0 --host 0.0.0.0"""
+  palaestra serve alfworld/Household-v0 --host 0.0.0.0
+  palaestra serve alfworld/Household-v0 --protocol openenv"""
 
 
 def configure(parser: Parser) -> None:
     """Declare the arguments."""
     parser.accept_imports()
     parser.add_argument("envs", nargs="*", metavar="ID", help="what to serve (default: every environment there is)")
+    parser.add_argument(
+        "--protocol",
+        choices=["palaestra", "openenv"],
+        default="palaestra",
+        help="what clients speak: Palaestra's own (default), or OpenEnv's, for trainers that speak it",
+    )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -72,16 +79,24 @@ def run(args: argparse.Namespace) -> int:
         placement=args.placement,
         allow_arguments=args.allow_arguments,
     )
-    run_to_the_end(_serve(args.envs, settings), cancellable=True)
+    run_to_the_end(_serve(_server(args.protocol, args.envs, settings)), cancellable=True)
     return 0
 
 
-async def _serve(ids: list[str], settings: ServerSettings) -> None:
+def _server(protocol: str, ids: list[str], settings: ServerSettings) -> EnvServer:
+    if protocol == "openenv":
+        from palaestra.envs.openenv.server import OpenEnvServer
+
+        return OpenEnvServer(ids, settings)
     from palaestra.envs.isolation.server import EnvServer
 
+    return EnvServer(ids, settings)
+
+
+async def _serve(server: EnvServer) -> None:
     stopped = asyncio.Event()
     with _stopping(stopped):
-        await _serve_until(stopped, EnvServer(ids, settings))
+        await _serve_until(stopped, server)
     print("stopped; every environment is closed", flush=True)
 
 

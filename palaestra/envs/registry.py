@@ -342,3 +342,4 @@ register("babyai/Text-v0", "palaestra.envs.babyai.env:BabyAIEnv")
 # Both may run beside other threads; the interpreter of one and the Java of the other block while they think.
 register("textworld/Game-v0", "palaestra.envs.textworld.env:TextWorldEnv", placement="thread")
 register("textworld-express/Game-v0", "palaestra.envs.textworld_express.env:TextWorldExpressEnv", placement="thread")
+register("openenv/Remote-v0", "palaestra.envs.openenv.env:RemoteEnv")

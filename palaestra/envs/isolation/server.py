@@ -181,10 +181,13 @@ class EnvServer:
             except ValueError as error:
                 return _text(400, f"the header Host makes no sense: {error}")
             return None if is_loopback(name) else _text(403, f"this server is not called {name}")
-        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-        if request.path == "/health" or hmac.compare_digest(given, f"Bearer {token}".encode()):
+        if request.path == "/health" or self._has_token(request):
             return None
         return _text(401, f"wrong or no token: send Authorization: Bearer, with the server's {TOKEN_VARIABLE}")
+
+    def _has_token(self, request: web.BaseRequest) -> bool:
+        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        return hmac.compare_digest(given, f"Bearer {self.settings.token}".encode())
 
     async def _serve_session(self, request: web.BaseRequest) -> web.StreamResponse:
         """One session, from the handshake to the end of its environment."""

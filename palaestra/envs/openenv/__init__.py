@@ -1,0 +1,1 @@
+"""OpenEnv in both directions: playing on its servers, and serving to its clients."""
