@@ -82,6 +82,7 @@ _REFERENCE = re.compile(
 _BUILT_IN = {
     "alfworld": "palaestra.envs.alfworld",
     "babyai": "palaestra.envs.babyai",
+    "sokoban": "palaestra.envs.sokoban",
     "textworld": "palaestra.envs.textworld",
     "textworld-express": "palaestra.envs.textworld_express",
 }
