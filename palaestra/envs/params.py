@@ -27,8 +27,13 @@ def whole(
     number = params.get(name, default)
     if not isinstance(number, int) or isinstance(number, bool) or not least <= number <= most:
         bounds = f"from {least}" if most > 2**62 else f"from {least} to {most}"
-        raise DataError(f"{name} of {of} is a whole number {bounds}, not {str(number)[:80]!r}")
+        raise DataError(f"{name} of {of} is a whole number {bounds}, not {_shown(number)}")
     return number
+
+
+def _shown(value: object) -> str:
+    huge = isinstance(value, int) and abs(value) >= 2**64  # Python refuses to write out the largest
+    return "a far larger one" if huge else repr(value)[:80]
 
 
 def split_of(content: str) -> str:

@@ -86,7 +86,8 @@ class SokobanEnv(Env[str, str]):
         """
         room, reward, invalid = self._playing, 0.0, False
         for name in directions(action, self._limits[1]) or [""]:
-            before, self._state = self._state, move(room, self._state, room.steps.get(name, 0))
+            before = self._state
+            self._state = move(room, before, room.steps[name]) if name else before
             invalid |= before is self._state
             reward += _reward(room, before, self._state)
             self._moves += 1
