@@ -344,3 +344,7 @@ register("textworld/Game-v0", "palaestra.envs.textworld.env:TextWorldEnv", place
 register("textworld-express/Game-v0", "palaestra.envs.textworld_express.env:TextWorldExpressEnv", placement="thread")
 register("openenv/Remote-v0", "palaestra.envs.openenv.env:RemoteEnv")
 register("sokoban/Text-v0", "palaestra.envs.sokoban.env:SokobanEnv")
+register("textarena/Game-v0", "palaestra.envs.textarena.env:TextArenaEnv")
+# Its judges are processes of their own; waiting for one blocks.
+register("reasoning/Gym-v0", "palaestra.envs.reasoning.env:ReasoningEnv", placement="thread")
+register("search/Questions-v0", "palaestra.envs.search.env:QuestionsEnv")

@@ -82,9 +82,12 @@ _REFERENCE = re.compile(
 _BUILT_IN = {
     "alfworld": "palaestra.envs.alfworld",
     "babyai": "palaestra.envs.babyai",
+    "search": "palaestra.envs.search",
     "sokoban": "palaestra.envs.sokoban",
+    "reasoning": "palaestra.envs.reasoning",
     "textworld": "palaestra.envs.textworld",
     "textworld-express": "palaestra.envs.textworld_express",
+    "textarena": "palaestra.envs.textarena",
 }
 """Name -> folder, with `suite.load` and `card.CARD`."""
 _LOADERS: dict[str, SuiteLoader | str] = {name: f"{folder}.suite:load" for name, folder in _BUILT_IN.items()}
