@@ -348,3 +348,5 @@ register("textarena/Game-v0", "palaestra.envs.textarena.env:TextArenaEnv")
 # Its judges are processes of their own; waiting for one blocks.
 register("reasoning/Gym-v0", "palaestra.envs.reasoning.env:ReasoningEnv", placement="thread")
 register("search/Questions-v0", "palaestra.envs.search.env:QuestionsEnv")
+register("math/Answer-v0", "palaestra.envs.math.env:AnswerEnv")
+register("math/Python-v0", "palaestra.envs.math.python:PythonEnv")

@@ -85,6 +85,7 @@ _BUILT_IN = {
     "search": "palaestra.envs.search",
     "sokoban": "palaestra.envs.sokoban",
     "reasoning": "palaestra.envs.reasoning",
+    "math": "palaestra.envs.math",
     "textworld": "palaestra.envs.textworld",
     "textworld-express": "palaestra.envs.textworld_express",
     "textarena": "palaestra.envs.textarena",
