@@ -12,9 +12,10 @@ from typing import IO, TypeVar
 
 import msgspec
 
-from palaestra.errors import DataError
+from palaestra.errors import DataError, require
 
 T = TypeVar("T")
+R = TypeVar("R", bound=msgspec.Struct)
 
 VARIABLE = "PALAESTRA_DATA"
 """Environment variable: a folder with a folder of data for each suite."""
@@ -93,6 +94,41 @@ def read_json(path: str | Path, record: type[T], *, most_bytes: int = 1 << 28) -
     return _decoded(msgspec.json.Decoder(record), text, str(path))
 
 
+def read_parquet(
+    path: str | Path, record: type[R], *, most_bytes: int = MOST_BYTES, most_rows: int = MOST_LINES
+) -> Iterator[R]:
+    """The rows of a Parquet file, one at a time.
+
+    Args:
+        path: the file; `~` is expanded.
+        record: what every row is, by the names of its columns; other columns are not read.
+        most_bytes: of all columns together, decompressed.
+        most_rows: of them.
+
+    Raises:
+        DataError: while iterating: no such file, not Parquet, damaged, empty, larger than it may be, or a row is not a
+            `record`.
+        MissingExtraError: pyarrow is not installed.
+    """
+    file = check_file(path)
+    arrow, parquet = require("pyarrow", "hub"), require("pyarrow.parquet", "hub")
+    number = 0
+    try:
+        with parquet.ParquetFile(file) as table:
+            size = sum(table.metadata.row_group(i).total_byte_size for i in range(table.metadata.num_row_groups))
+            if size > most_bytes or table.metadata.num_rows > most_rows:
+                raise DataError(f"{path} has {table.metadata.num_rows} rows of {size} bytes, which is over the limit")
+            names = [name for name in _fields(record) if name in table.schema_arrow.names]
+            for batch in table.iter_batches(batch_size=256, columns=names):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield _converted(row, record, f"{path}, row {number}")
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {(str(error).splitlines() or [''])[0][:300]}") from None
+    if not number:
+        raise DataError(f"{path} is empty: it has no row")
+
+
 def find_data(folder: str) -> Path | None:
     """`folder` below the folder that the environment variable PALAESTRA_DATA names, if there is one."""
     root = os.environ.get(VARIABLE)
@@ -151,6 +187,17 @@ def _decoded(decoder: msgspec.json.Decoder[T], text: bytes, where: str) -> T:
     try:
         return decoder.decode(text.removeprefix(b"\xef\xbb\xbf"))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise DataError(f"{where}: {_brief(error)}") from None
+
+
+def _fields(record: type[msgspec.Struct]) -> list[str]:
+    return [field.encode_name for field in msgspec.structs.fields(record)]
+
+
+def _converted(row: object, record: type[T], where: str) -> T:
+    try:
+        return msgspec.convert(row, record)
+    except msgspec.ValidationError as error:
         raise DataError(f"{where}: {_brief(error)}") from None
 
 
