@@ -343,6 +343,7 @@ register("babyai/Text-v0", "palaestra.envs.babyai.env:BabyAIEnv")
 register("textworld/Game-v0", "palaestra.envs.textworld.env:TextWorldEnv", placement="thread")
 register("textworld-express/Game-v0", "palaestra.envs.textworld_express.env:TextWorldExpressEnv", placement="thread")
 register("openenv/Remote-v0", "palaestra.envs.openenv.env:RemoteEnv")
+register("frozenlake/Text-v0", "palaestra.envs.frozenlake.env:FrozenLakeEnv")
 register("sokoban/Text-v0", "palaestra.envs.sokoban.env:SokobanEnv")
 register("textarena/Game-v0", "palaestra.envs.textarena.env:TextArenaEnv")
 # Its judges are processes of their own; waiting for one blocks.
@@ -350,3 +351,4 @@ register("reasoning/Gym-v0", "palaestra.envs.reasoning.env:ReasoningEnv", placem
 register("search/Questions-v0", "palaestra.envs.search.env:QuestionsEnv")
 register("math/Answer-v0", "palaestra.envs.math.env:AnswerEnv")
 register("math/Python-v0", "palaestra.envs.math.python:PythonEnv")
+register("webshop/Text-v0", "palaestra.envs.webshop.env:WebShopEnv")

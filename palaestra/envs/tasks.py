@@ -83,11 +83,13 @@ _BUILT_IN = {
     "alfworld": "palaestra.envs.alfworld",
     "babyai": "palaestra.envs.babyai",
     "search": "palaestra.envs.search",
+    "frozenlake": "palaestra.envs.frozenlake",
     "sokoban": "palaestra.envs.sokoban",
     "reasoning": "palaestra.envs.reasoning",
     "math": "palaestra.envs.math",
     "textworld": "palaestra.envs.textworld",
     "textworld-express": "palaestra.envs.textworld_express",
+    "webshop": "palaestra.envs.webshop",
     "textarena": "palaestra.envs.textarena",
 }
 """Name -> folder, with `suite.load` and `card.CARD`."""
