@@ -180,7 +180,8 @@ class QuestionsEnv(Env[str, Any]):
         return outcome
 
     def _answered(self, answer: str) -> Step[str]:
-        state, mark = self._playing, grade(answer, self._question.answers)
+        state, fits = self._playing, len(answer) <= LONGEST
+        mark = grade(answer, self._question.answers) if fits else Mark(False, 0.0)
         self._state = replace(state, turns=state.turns + 1, success=mark.exact, over=True)
         reward = self._paid(mark)
         info = self._info(not answer, {"name": "answer", "ok": bool(answer)})

@@ -26,6 +26,7 @@ class Request(NamedTuple):
     name: str
     """One of `TOOLS`."""
     argument: str
+    """At most one character longer than `LONGEST`."""
 
 
 def read_request(action: object, style: str) -> Request | None:
@@ -36,23 +37,28 @@ def read_request(action: object, style: str) -> Request | None:
         style: `text` looks at the first line of a text only; everything else is looked through for tags and tool calls.
     """
     if style == "text" and isinstance(action, str):
-        name, _, rest = action[: 2 * LONGEST].strip().partition("\n")[0].partition(" ")
-        return Request(name.lower(), unescaped(rest.strip())[:LONGEST]) if name.lower() in TOOLS else None
+        name, _, rest = action.strip().partition("\n")[0].partition(" ")
+        return Request(name.lower(), _cut(rest.strip())) if name.lower() in TOOLS else None
     call = find_call(action, TOOLS)
-    return None if call is None else Request(call.name, _plain(call.name, call.argument[: 2 * LONGEST])[:LONGEST])
+    return None if call is None else Request(call.name, _cut(_plain(call.name, call.argument)))
+
+
+def _cut(argument: str) -> str:
+    """The argument with its brackets, and one character more than counts where it is too long."""
+    return unescaped(argument[: 4 * (LONGEST + 1)])[: LONGEST + 1]
 
 
 def _plain(name: str, argument: str) -> str:
-    """The argument as text, where several came as JSON; with the brackets that pages show escaped."""
+    """The argument as text, where several came as JSON."""
     if argument.startswith("{"):
         try:
-            given = msgspec.json.decode(argument)
+            given = msgspec.json.decode(argument[: 8 * LONGEST])
         except (msgspec.DecodeError, ValueError, RecursionError):
             given = {}
         if isinstance(given, dict) and isinstance(main := given.get(_ARGUMENTS[name]), str):
             part = given.get("part")
             argument = f"{main}, part {part}" if name == "read" and isinstance(part, int) and part > 1 else main
-    return unescaped(argument.strip())
+    return argument
 
 
 def say(name: str, argument: str, style: str) -> str:
