@@ -96,7 +96,7 @@ def action_of(action: object, form: ActionForm) -> dict[str, Any] | None:
         return None
     text = action.encode("utf-8", "replace").decode()
     found = _json_object(text)
-    if found is not None and set(found) <= {*form.fields, "metadata", "type"} >= set(form.required):
+    if found is not None and set(form.required) <= set(found) <= {*form.fields, "metadata", "type"}:
         return found
     return {form.text_field: text} if form.text_field else None
 

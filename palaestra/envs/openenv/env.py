@@ -202,7 +202,8 @@ class RemoteEnv(Env[str, str]):
         commands = seen.get("admissible_commands")
         if isinstance(commands, list) and all(isinstance(command, str) for command in commands):
             info["admissible_commands"] = commands
-        if isinstance(kind := seen.get("task_type"), str):
+        further = seen.get("info")
+        if isinstance(further, dict) and isinstance(kind := further.get("task_type"), str):
             info["task_type"] = kind
         return info
 

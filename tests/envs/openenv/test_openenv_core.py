@@ -43,7 +43,8 @@ def their_server(python: Path, script: str, folder: Path) -> Iterator[str]:
     try:
         end = time.monotonic() + 120
         while not (folder / "port").exists():
-            assert process.poll() is None and time.monotonic() < end, (folder / "log").read_text()
+            waiting = process.poll() is None and time.monotonic() < end
+            assert waiting, (folder / "log").read_text()
             time.sleep(0.05)
         yield f"http://127.0.0.1:{(folder / 'port').read_text()}"
     finally:
@@ -77,9 +78,11 @@ def test_our_client_plays_on_their_server(python: Path, tmp_path: Path) -> None:
             task = Task(env="openenv/Remote-v0", name="a", seed=3, params={"reset": {"greeting": "hi"}})
             assert (await env.reset(seed=3, task=task)).observation == "hi 3"
             refused = await env.step({"nonsense": 1})
-            assert refused.info["invalid"] and not refused.terminated
+            assert refused.info["invalid"]
+            assert not refused.terminated
             wrong = await env.step('{"message": 5}')  # their validation says no
-            assert wrong.info["invalid"] and "string" in wrong.observation
+            assert wrong.info["invalid"]
+            assert "string" in wrong.observation
             with pytest.raises(EnvError, match="it was asked to fail"):
                 await env.step("fail")
             assert (await env.reset(seed=4)).observation == "ready 4"
@@ -135,7 +138,8 @@ def test_their_client_plays_our_household_tasks(python: Path) -> None:
                 assert [observation["text"] for observation, _, _ in told["got"]] == texts
                 assert "look" in told["got"][0][0]["admissible_commands"]
                 assert [done for _, _, done in told["got"]] == [False] * len(commands) + [True]
-                assert told["got"][-1][1] == 1.0 and told["got"][-1][0]["success"] is True
+                assert told["got"][-1][1] == 1.0
+                assert told["got"][-1][0]["success"] is True
                 assert told["state"]["step_count"] == len(commands)
             assert server.sessions == 0
 
