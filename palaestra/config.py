@@ -47,11 +47,39 @@ class ModelConfig(Config, frozen=True, kw_only=True):
     """A torch device."""
 
 
+class LevelConfig(Config, frozen=True, kw_only=True):
+    """One level of a curriculum."""
+
+    suite: str
+    """Suite reference."""
+    params: dict[str, Any] = {}
+    """Parameters of the suite, `difficulty` for example."""
+
+
+class CurriculumConfig(Config, frozen=True, kw_only=True):
+    """Levels from easy to hard, and when training goes from one to the next. Without levels there is no curriculum."""
+
+    levels: tuple[LevelConfig, ...] = ()
+    """What training draws from, instead of `tasks.train`; at least two."""
+    raise_at: Fraction = 0.7
+    """Success at the present level from which on the next one is played."""
+    lower_at: Fraction = 0.1
+    """Success at the present level down to which the one before is played again."""
+    window: Positive = 64
+    """Last episodes of a level whose mean success counts."""
+    least: Positive = 32
+    """Episodes of a level before it may be left."""
+    earlier: BelowOne = 0.2
+    """Part of an iteration's tasks that come from the levels before the present one, so that they are not forgotten."""
+
+
 class TasksConfig(Config, frozen=True, kw_only=True):
     """What is played, as suite references `NAME[/LEVEL]:SPLIT`; `alfworld:test[300:600]` takes some of the tasks."""
 
-    train: str
-    """Suite that training draws from."""
+    train: str = ""
+    """Suite that training draws from; empty where there is a curriculum."""
+    curriculum: CurriculumConfig = CurriculumConfig()
+    """Suites that training draws from, one after the other."""
     validation: str = ""
     """Suite of the evaluations during training; empty for none."""
     test: str = ""
@@ -60,6 +88,11 @@ class TasksConfig(Config, frozen=True, kw_only=True):
     """Parameters of all three suites, as `data`; of every suite `progress: true`, paid by the rise of the best score."""
     max_turns: Positive = 30
     """Most turns of one episode; the episode is truncated there."""
+
+    def __post_init__(self) -> None:
+        """Refuse tasks that are none."""
+        if not (self.train or self.curriculum.levels):
+            raise ConfigError("tasks: name a suite in tasks.train, or levels in tasks.curriculum.levels")
 
 
 class AgentConfig(Config, frozen=True, kw_only=True):

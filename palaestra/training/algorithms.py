@@ -11,6 +11,7 @@ import msgspec
 from palaestra.config import PRESETS, AlgorithmConfig, Recipe, convert, to_dict
 from palaestra.errors import ConfigError, UnknownNameError, nearest
 from palaestra.training.algorithm import Algorithm, GroupAdvantage, joined
+from palaestra.training.levels import curriculum_parts
 from palaestra.training.plugins import PLUGINS
 from palaestra.training.policy_loss import POLICY_LOSSES, Bounds, PolicyLoss
 from palaestra.training.seams import Parts, Term
@@ -126,6 +127,7 @@ def build_algorithm(recipe: Recipe) -> Algorithm:
             "algorithm.name=grpo"
         )
     brought = {name: PLUGINS[name].build(settings[name], recipe) for name in config.plugins}
+    brought |= curriculum_parts(recipe)
     parts = joined({"": Parts(terms=base_terms(recipe)), **brought})
     # A token shaper's statistics are of whatever is forwarded with a token, rows without advantage among it.
     all_matter = bool(parts.token_shapers) or any(term.needs_all for term in parts.terms)

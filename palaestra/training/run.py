@@ -36,6 +36,7 @@ from palaestra.training.algorithms import build_algorithm, resolve_algorithm
 from palaestra.training.checkpoint import load_latest
 from palaestra.training.directory import open_directory
 from palaestra.training.learner import Learner
+from palaestra.training.levels import curriculum_suite, curriculum_summary
 from palaestra.training.metrics import MetricsWriter
 from palaestra.training.player import Player
 from palaestra.training.providers import Run
@@ -88,7 +89,8 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
         run = _Run(parts.recipe, directory, parts.player, trainer, parts.suites["test"])
         result = run_to_the_end(run.complete(), cancellable=True)
     result.counters.wall_seconds = time.perf_counter() - trainer.epoch
-    _write_summary(result, recipe, max(before.peak_rss_bytes, peak_rss()))
+    more = curriculum_summary(trainer.learner.algorithm.parts)
+    _write_summary(result, recipe, max(before.peak_rss_bytes, peak_rss()), more)
     return result
 
 
@@ -154,10 +156,12 @@ class _Parts:
 
 def _suites(recipe: Recipe) -> dict[str, TaskSuite | None]:
     tasks = recipe.tasks
-    references = {"train": tasks.train, "validation": tasks.validation, "test": tasks.test}
-    return {
+    levels = tasks.curriculum.levels
+    references = {"train": "" if levels else tasks.train, "validation": tasks.validation, "test": tasks.test}
+    suites: dict[str, TaskSuite | None] = {
         name: load_suite(reference, **tasks.params) if reference else None for name, reference in references.items()
     }
+    return {**suites, "train": curriculum_suite(recipe)} if levels else suites
 
 
 def _learner(recipe: Recipe, loaded: LoadedModel) -> Learner:
@@ -275,7 +279,7 @@ def _no_bars() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _write_summary(result: RunResult, recipe: Recipe, peak: int) -> None:
+def _write_summary(result: RunResult, recipe: Recipe, peak: int, more: dict[str, Any]) -> None:
     """`summary.json`: rates with intervals, and what the run took."""
     counters = result.counters
     summary: dict[str, Any] = {
@@ -294,5 +298,6 @@ def _write_summary(result: RunResult, recipe: Recipe, peak: int) -> None:
         "seed": recipe.seed,
         "stopped": result.stopped,
         "report": None,
+        **more,
     }
     write_summary(result.directory, summary)

@@ -89,9 +89,10 @@ class Walk:
             order = permutation(len(suite), self._seed, "further tasks", moment.iteration, len(taken))
             return Choice(in_turn(order, count, taken))
         first = moment.iteration * count
-        return Choice([self._place(position, len(suite)) for position in range(first, first + count)])
+        return Choice([self.place(position, len(suite)) for position in range(first, first + count)])
 
-    def _place(self, position: int, size: int) -> int:
+    def place(self, position: int, size: int) -> int:
+        """Of the task at `position` from the start of the walk, in a suite of `size` tasks."""
         epoch, index = divmod(position, size)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, permutation(size, self._seed, "tasks", epoch)
