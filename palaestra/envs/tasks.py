@@ -84,6 +84,7 @@ _BUILT_IN = {
     "babyai": "palaestra.envs.babyai",
     "search": "palaestra.envs.search",
     "frozenlake": "palaestra.envs.frozenlake",
+    "scienceworld": "palaestra.envs.scienceworld",
     "sokoban": "palaestra.envs.sokoban",
     "reasoning": "palaestra.envs.reasoning",
     "math": "palaestra.envs.math",
@@ -91,6 +92,7 @@ _BUILT_IN = {
     "textworld-express": "palaestra.envs.textworld_express",
     "webshop": "palaestra.envs.webshop",
     "textarena": "palaestra.envs.textarena",
+    "gem": "palaestra.envs.gem",
 }
 """Name -> folder, with `suite.load` and `card.CARD`."""
 _LOADERS: dict[str, SuiteLoader | str] = {name: f"{folder}.suite:load" for name, folder in _BUILT_IN.items()}
