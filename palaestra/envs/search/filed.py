@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import cache, lru_cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,10 +43,9 @@ class Source(NamedTuple):
 class Filed:
     """The questions of a source by id, and their corpus, which is built when it is first needed."""
 
-    def __init__(self, asked: Iterable[Asked], pages: Iterable[Page]) -> None:
+    def __init__(self, asked: Iterable[Asked], pages: Callable[[], Iterable[Page]]) -> None:
         self.asked = _by_id(asked)
-        self._pages = pages
-        self.corpus = cache(lambda: Corpus(self._pages))
+        self.corpus = cache(lambda: Corpus(pages()))
 
 
 def load_filed(split: str, level: str, params: Mapping[str, Any]) -> TaskSuite:
@@ -148,13 +147,13 @@ def _stamped(name: str, questions: Path, corpus: Path | None, most: int) -> Sour
 def _filed(source: Source) -> Filed:
     if source.set == FILE:
         assert source.corpus is not None
-        return Filed(read_questions(source.questions), read_corpus(source.corpus))
+        return Filed(read_questions(source.questions), partial(read_corpus, source.corpus))
     rows = list(islice(SETS[source.set].rows(source.questions), source.most))
     test = source.questions.name == Path(SETS[source.set].test).name
     if source.corpus is not None:
-        return Filed((_asked(row, test, ()) for row in rows), read_corpus(source.corpus))
+        return Filed((_asked(row, test, ()) for row in rows), partial(read_corpus, source.corpus))
     pages: dict[tuple[str, str], Page] = {}
-    return Filed([_asked(row, test, _shelve(row, pages)) for row in rows], pages.values())
+    return Filed([_asked(row, test, _shelve(row, pages)) for row in rows], pages.values)
 
 
 def _shelve(row: Row, pages: dict[tuple[str, str], Page]) -> tuple[Page, ...]:
