@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from palaestra.envs.textworld_express.jvm import Jvm, call, close_files, make_interface, running, texts
+from palaestra.envs.java.machine import Jvm
+from palaestra.envs.textworld_express.jvm import MACHINE, close_files, make_interface, texts
 from palaestra.errors import DataError, EnvError, UnknownNameError, WorkerError
 
 GAMES = ("cookingworld", "twc", "coin", "mapreader", "arithmetic", "sorting", "simonsays", "peckingorder")
@@ -69,7 +70,7 @@ class Simulator:
         """Whether it can begin entangled games."""
         self.loaded: tuple[str, str] | None = None
         """The game that it can begin at once, and its parameters."""
-        self.jvm = running()
+        self.jvm = MACHINE.running()
         self._java = make_interface(self.jvm, apart)
 
     @property
@@ -88,15 +89,15 @@ class Simulator:
             EnvError: the game has no such parameter, or not this value of it.
         """
         self._load(*_loading(setting))
-        text = call(self._java.generateNewGameJSON, setting.seed, setting.fold, solved)
-        self._accept(call(self._java.errorStr))
+        text = self.jvm.call(self._java.generateNewGameJSON, setting.seed, setting.fold, solved)
+        self._accept(self.jvm.call(self._java.errorStr))
         return msgspec.json.decode(text, type=Turn)
 
     def _load(self, game: str, params: str) -> None:
         if self.loaded == (game, params):
             return
         self.loaded = None  # stays, should this fail
-        refusal = call(self._java.load, game, params)
+        refusal = self.jvm.call(self._java.load, game, params)
         _pool.loaded(self.jvm)
         self._accept(refusal)
         self.loaded = game, params
@@ -108,15 +109,15 @@ class Simulator:
 
     def step(self, action: str) -> Turn:
         """Do one command; what it does not know it answers."""
-        return msgspec.json.decode(call(self._java.stepJSON, action), type=Turn)
+        return msgspec.json.decode(self.jvm.call(self._java.stepJSON, action), type=Turn)
 
     def task(self) -> str:
         """What is to be done."""
-        return str(call(self._java.getTaskDescription))
+        return str(self.jvm.call(self._java.getTaskDescription))
 
     def solution(self) -> tuple[str, ...]:
         """The commands that solve the game from its start, if it was begun `solved`."""
-        return texts(call(self._java.getGoldActionSequence))
+        return texts(self.jvm, self.jvm.call(self._java.getGoldActionSequence))
 
 
 class Pool:

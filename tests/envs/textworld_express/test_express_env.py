@@ -7,11 +7,7 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -28,10 +24,10 @@ from palaestra.envs.checker import check_env
 from palaestra.envs.episode import seen
 from palaestra.envs.registry import spec
 from palaestra.envs.tasks import Task, load_suite
-from palaestra.envs.textworld_express import jvm
 from palaestra.envs.textworld_express.env import TextWorldExpressEnv
-from palaestra.envs.textworld_express.simulator import GAMES, Simulator, borrow, give_back, setting, solution
-from palaestra.errors import EnvError, MissingExtraError, WorkerError
+from palaestra.envs.textworld_express.jvm import MACHINE
+from palaestra.envs.textworld_express.simulator import GAMES, borrow, give_back, setting, solution
+from palaestra.errors import EnvError, WorkerError
 
 pytestmark = pytest.mark.integration
 ID = "textworld-express/Game-v0"
@@ -192,8 +188,7 @@ def test_a_virtual_machine_that_was_killed_is_an_error_and_the_next_reset_has_an
     async def play() -> None:
         env = TextWorldExpressEnv("coin")
         first = await env.reset(seed=1)
-        running = jvm._running
-        assert running is not None
+        running = MACHINE.running()
         os.kill(running.process.pid, signal.SIGKILL)
         running.process.wait(10)
         with pytest.raises(WorkerError, match="Java process"):
@@ -202,52 +197,3 @@ def test_a_virtual_machine_that_was_killed_is_an_error_and_the_next_reset_has_an
         await env.close()
 
     asyncio.run(play())
-
-
-def test_no_java_names_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    jvm.stop()
-    monkeypatch.delenv("JAVA_HOME", raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(EnvError, match="default-jre-headless"):
-        Simulator(apart=False)
-
-
-def test_a_java_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    jvm.stop()
-    fake = tmp_path / "bin" / "java"
-    fake.parent.mkdir()
-    fake.write_text("#!/bin/sh\nexit 1\n")
-    fake.chmod(0o755)
-    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    with pytest.raises(EnvError, match="Java did not start"):
-        Simulator(apart=False)
-
-
-def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    jvm.stop()
-    monkeypatch.setitem(sys.modules, "textworld_express", None)
-    with pytest.raises(MissingExtraError, match=r"palaestra\[textworld-express\]"):
-        Simulator(apart=False)
-
-
-PLAYED = """
-import asyncio, os, signal
-from palaestra.envs.textworld_express.env import TextWorldExpressEnv
-from palaestra.envs.textworld_express import jvm
-asyncio.run(TextWorldExpressEnv("coin").reset(seed=1))
-print(jvm._running.process.pid, flush=True)
-{end}
-"""
-
-
-@pytest.mark.parametrize("end", ["", "os.kill(os.getpid(), signal.SIGKILL)", "os._exit(3)"])
-def test_java_ends_with_the_process_however_it_ends(end: str) -> None:
-    code = PLAYED.format(end=end)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    java = Path("/proc") / done.stdout.strip()
-    assert done.stdout.strip()
-    assert done.stderr == ""
-    deadline = time.monotonic() + 10
-    while java.exists() and "Z (" not in (java / "status").read_text() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not java.exists() or "Z (" in (java / "status").read_text()
