@@ -344,6 +344,7 @@ register("textworld/Game-v0", "palaestra.envs.textworld.env:TextWorldEnv", place
 register("textworld-express/Game-v0", "palaestra.envs.textworld_express.env:TextWorldExpressEnv", placement="thread")
 register("scienceworld/Task-v0", "palaestra.envs.scienceworld.env:ScienceWorldEnv", placement="thread")
 register("openenv/Remote-v0", "palaestra.envs.openenv.env:RemoteEnv")
+register("countdown/Numbers-v0", "palaestra.envs.countdown.env:CountdownEnv")
 register("frozenlake/Text-v0", "palaestra.envs.frozenlake.env:FrozenLakeEnv")
 register("sokoban/Text-v0", "palaestra.envs.sokoban.env:SokobanEnv")
 register("textarena/Game-v0", "palaestra.envs.textarena.env:TextArenaEnv")

@@ -82,6 +82,7 @@ _REFERENCE = re.compile(
 _BUILT_IN = {
     "alfworld": "palaestra.envs.alfworld",
     "babyai": "palaestra.envs.babyai",
+    "countdown": "palaestra.envs.countdown",
     "search": "palaestra.envs.search",
     "frozenlake": "palaestra.envs.frozenlake",
     "scienceworld": "palaestra.envs.scienceworld",
