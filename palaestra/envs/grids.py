@@ -5,15 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from palaestra.envs.calls import find_call
+from palaestra.envs.spoken import spoken
 
 DIRECTIONS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
 """Name -> (rows down, columns to the right)."""
 NOTHING_HAPPENS = "Nothing happens."
-LONGEST = 4096
-"""Characters of an action that are read; a longer one makes no sense."""
-TAGS = ("action", "answer")
-"""An action may stand in one of these tags, after whatever was thought before it."""
 
 _NAMES = {name[: 1 if short else None]: name for name in DIRECTIONS for short in (False, True)}
 _VERBS = re.compile(r"^(move|push|go|walk|turn) ")
@@ -32,10 +28,8 @@ def directions(action: object, most: int = 1) -> list[str] | None:
         action: what the agent said.
         most: directions in one action; more make no sense.
     """
-    if not isinstance(action, str) or len(action) > LONGEST:
-        return None
-    call = find_call(action, TAGS)
-    words = _BETWEEN.split((call.argument if call else action).strip().lower())
+    text = spoken(action)
+    words = _BETWEEN.split(text.lower()) if text else []
     named = [_NAMES.get(_VERBS.sub("", word.strip().removesuffix("."))) for word in words]
     found = [name for name in named if name is not None]
     return found if 0 < len(found) == len(named) <= most else None

@@ -355,3 +355,8 @@ register("math/Answer-v0", "palaestra.envs.math.env:AnswerEnv")
 register("math/Python-v0", "palaestra.envs.math.python:PythonEnv")
 register("webshop/Text-v0", "palaestra.envs.webshop.env:WebShopEnv")
 register("gem/Game-v0", "palaestra.envs.gem.env:GemEnv", placement=foreign("gem", "gem-llm==0.1.0"))
+register(
+    "verifiers/Environment-v0",
+    "palaestra.envs.verifiers.env:VerifiersEnv",
+    placement=foreign("verifiers", "verifiers==0.4.0"),
+)

@@ -94,6 +94,7 @@ _BUILT_IN = {
     "webshop": "palaestra.envs.webshop",
     "textarena": "palaestra.envs.textarena",
     "gem": "palaestra.envs.gem",
+    "verifiers": "palaestra.envs.verifiers",
 }
 """Name -> folder, with `suite.load` and `card.CARD`."""
 _LOADERS: dict[str, SuiteLoader | str] = {name: f"{folder}.suite:load" for name, folder in _BUILT_IN.items()}
