@@ -1,0 +1,1 @@
+"""Tasksets and environments of the package `verifiers`, played through our contract."""
