@@ -47,6 +47,37 @@ class ModelConfig(Config, frozen=True, kw_only=True):
     """A torch device."""
 
 
+class WarmStartConfig(Config, frozen=True, kw_only=True):
+    """A base model made before training: it clones play of the training suite's own expert, good and bad.
+
+    Made once and kept in the cache, so that runs which differ in anything else begin with the same weights.
+    """
+
+    episodes: NonNegative = 0
+    """Training tasks that are played, from the end of the suite; 0 for no warm start."""
+    fresh: bool = True
+    """Begin with a new tokenizer and random weights instead of `model.reference`."""
+    vocabulary: Annotated[int, msgspec.Meta(ge=512, le=65_536)] = 2048
+    """Most tokens of a new tokenizer."""
+    expert: Fraction = 0.35
+    """Share of episodes by the expert alone."""
+    noisy: Fraction = 0.4
+    """Share by the expert with 10 to 80 % random commands in between; the rest is random play."""
+    epochs: Positive = 2
+    """Passes over the episodes."""
+    batch_tokens: Positive = 4096
+    """Most padded tokens of an optimiser step."""
+    lr: PositiveFloat = 4e-3
+    """Of Muon and AdamW, linear to zero."""
+    observation_weight: Fraction = 0.1
+    """Of what the environment wrote, in the loss; the commands weigh 1."""
+
+    def __post_init__(self) -> None:
+        """Shares are of one whole."""
+        if self.expert + self.noisy > 1:
+            raise ValueError("expert and noisy are shares of all episodes, so that their sum is at most 1")
+
+
 class LevelConfig(Config, frozen=True, kw_only=True):
     """One level of a curriculum."""
 
@@ -85,7 +116,7 @@ class TasksConfig(Config, frozen=True, kw_only=True):
     test: str = ""
     """Suite of the final evaluation; empty for none."""
     params: dict[str, Any] = {}
-    """Parameters of all three suites, as `data`; of every suite `progress: true`, paid by the rise of the best score."""
+    """Parameters of all three suites; every suite has `progress: true`, paid by the rise of the best score."""
     max_turns: Positive = 30
     """Most turns of one episode; the episode is truncated there."""
 
@@ -321,6 +352,8 @@ class Recipe(Config, frozen=True, kw_only=True):
     """Write TensorBoard events too."""
     model: ModelConfig = ModelConfig()
     """The policy's weights."""
+    warm_start: WarmStartConfig = WarmStartConfig()
+    """What they learn before training."""
     agent: AgentConfig = AgentConfig()
     """How the model plays."""
     rollout: RolloutConfig = RolloutConfig()

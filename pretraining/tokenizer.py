@@ -10,17 +10,12 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from palaestra.envs.alfworld import vocabulary as v
+from palaestra.training.fresh import train_tokenizer as train_on
 from pretraining.corpus import episodes
 
-SPECIAL = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
-TEMPLATE = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% if m['role'] == 'assistant' %}<|end|>{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
 PHRASES = (
     "-= Welcome to TextWorld, ALFRED! =-\n\n",
     "You are in the middle of a room. Looking quickly around you, you see a",
@@ -78,23 +73,4 @@ def texts(count: int, seed: int = 0) -> Iterator[str]:
 
 def train_tokenizer(size: int = 2048, count: int = 6000) -> PreTrainedTokenizerFast:
     """Train on the corpus and return it with its chat template."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(pattern()), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=[AddedToken(t, special=True) for t in SPECIAL],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts(count), trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<|pad|>",
-        eos_token="<|end|>",
-        chat_template=TEMPLATE,
-        clean_up_tokenization_spaces=False,
-        model_max_length=2048,
-    )
+    return train_on(texts(count), size, pattern())

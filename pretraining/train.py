@@ -14,34 +14,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from palaestra.agents.attention import use_plain_attention
 from palaestra.training.cloning import CloningBatch, cloning_loss
 from palaestra.training.forward import PolicyModel
+from palaestra.training.fresh import build_model, young_optimisers
 from pretraining.batches import Encoder, batches, held_out
 from pretraining.tokenizer import train_tokenizer
-
-
-def build(vocabulary: int) -> LlamaForCausalLM:
-    """The model's shape: 1.4 M parameters, one KV head."""
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=vocabulary,
-            hidden_size=128,
-            num_hidden_layers=5,
-            num_attention_heads=4,
-            num_key_value_heads=1,
-            intermediate_size=512,
-            max_position_embeddings=2048,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            pad_token_id=0,
-            eos_token_id=1,
-        )
-    )
-    use_plain_attention(model)  # its backward pass is faster on CPU than the fused kernel's
-    return model
 
 
 def actions_loss(policy: PolicyModel, ids: Tensor, weights: Tensor) -> float:
@@ -50,22 +28,13 @@ def actions_loss(policy: PolicyModel, ids: Tensor, weights: Tensor) -> float:
         return cloning_loss(policy, CloningBatch(ids, (weights == 1).float())).item()
 
 
-def optimisers(model: LlamaForCausalLM, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for embeddings and norms."""
-    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
-    inside = {id(p) for p in matrices}
-    others = [p for p in model.parameters() if id(p) not in inside]
-    muon = torch.optim.Muon(matrices, lr=lr, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw")
-    return [muon, torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.01)]
-
-
 def pretrain(minutes: float, out: Path, tokens: int, lr: float, observation_weight: float) -> None:
     """Train for `minutes` of wall-clock time and save model, tokenizer and the loss curve in `out`."""
     torch.manual_seed(0)
     tokenizer = train_tokenizer()
     encoder = Encoder(tokenizer, observation_weight)
-    model, check = build(len(tokenizer)), held_out(encoder)
-    policy, optims = PolicyModel(model, autocast=torch.bfloat16), optimisers(model, lr)
+    model, check = build_model(len(tokenizer)), held_out(encoder)
+    policy, optims = PolicyModel(model, autocast=torch.bfloat16), young_optimisers(model, lr)
     out.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(out)
     start, seen, stream = time.monotonic(), 0, batches(encoder, tokens, seed=0)

@@ -19,18 +19,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from palaestra.agents.attention import use_plain_attention
 from palaestra.agents.chat import ChatFormat
 from palaestra.envs.babyai.env import BabyAIEnv
 from palaestra.envs.babyai.words import COMMANDS
 from palaestra.envs.tasks import TaskSuite, load_suite
 from palaestra.training.cloning import CloningBatch, WeightedRow, cloning_batches, cloning_loss
 from palaestra.training.forward import PolicyModel
-from pretraining.tokenizer import SPECIAL, TEMPLATE
-from pretraining.train import optimisers
+from palaestra.training.fresh import build_model, train_tokenizer, young_optimisers
 
 SUITE = "babyai/GoToObj:train"
 HASH = "89b803c97b9f9b1cb5a8e0a28d60698cfe4178273536fad6d30e568a7639008d"
@@ -45,7 +41,7 @@ TOKENS = 3072
 """Padded tokens of a batch."""
 LR = 4e-3
 OBSERVATION_WEIGHT = 0.1
-PATTERN = (
+PATTERN = (  # a place in the view, a colour, a kind of thing, a command
     r"turn left|turn right|go forward|pick up|You see an?|You carry an?|Your task is to"
     r"|, an?| next to the| and [0-9]+ steps? (?:left|right)| [0-9]+ steps? (?:forward|left|right)|\n+| ?[A-Za-z]+|."
 )
@@ -66,9 +62,9 @@ def make_base(out: Path) -> None:
     torch.set_num_threads(1)
     plays = asyncio.run(collect(load_suite(SUITE)[GAMES]))
     print(f"{len(plays)} games played, {sum(map(len, plays))} commands")
-    tokenizer = train_tokenizer(text for play in plays for pair in play for text in pair)
-    model = build(len(tokenizer))
-    policy, optims = PolicyModel(model, autocast=torch.bfloat16), optimisers(model, LR)
+    tokenizer = train_tokenizer((text for play in plays for pair in play for text in pair), 1024, PATTERN)
+    model = build_model(len(tokenizer), width=96, layers=4, heads=3)
+    policy, optims = PolicyModel(model, autocast=torch.bfloat16), young_optimisers(model, LR)
     chat = ChatFormat.from_tokenizer(tokenizer)
     total = EPOCHS * sum(1 for _ in cloning_batches(encode(plays, chat, 0), tokens=TOKENS))
     for step, batch in enumerate(batches(plays, chat)):
@@ -95,27 +91,6 @@ def batches(plays: list[Episode], chat: ChatFormat) -> Iterator[CloningBatch]:
         yield from cloning_batches(encode(plays, chat, epoch), tokens=TOKENS, seed=epoch)
 
 
-def build(vocabulary: int) -> LlamaForCausalLM:
-    """palaestra-tiny's architecture, smaller: 0.6 M parameters."""
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=vocabulary,
-            hidden_size=96,
-            num_hidden_layers=4,
-            num_attention_heads=3,
-            num_key_value_heads=1,
-            intermediate_size=384,
-            max_position_embeddings=2048,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            pad_token_id=0,
-            eos_token_id=1,
-        )
-    )
-    use_plain_attention(model)
-    return model
-
-
 def weights_hash(model: Path) -> str:
     """SHA-256 of a model directory's weights."""
     return hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
@@ -140,29 +115,6 @@ async def collect(suite: TaskSuite) -> list[Episode]:
         plays.append(play)
     await env.close()
     return plays
-
-
-def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
-    """A token for a place in the view, a colour, a kind of thing, a command; any other text byte by byte."""
-    tokenizer = Tokenizer(models.BPE())
-    split = pre_tokenizers.Split(Regex(PATTERN), "isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=1024,
-        special_tokens=[AddedToken(text, special=True) for text in SPECIAL],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<|pad|>",
-        eos_token="<|end|>",
-        chat_template=TEMPLATE,
-        clean_up_tokenization_spaces=False,
-        model_max_length=2048,
-    )
 
 
 def encode(plays: list[Episode], chat: ChatFormat, epoch: int) -> list[WeightedRow]:

@@ -14,7 +14,7 @@ from palaestra.trajectories.record import Node
 
 
 @dataclass
-class _PlainSession:
+class PlainSession:
     """A session that holds no tokens and nothing to release."""
 
     nodes: list[Node] = field(default_factory=list, init=False)
@@ -40,7 +40,7 @@ class ScriptedAgent:
 
 
 @dataclass
-class ScriptedSession(_PlainSession):
+class ScriptedSession(PlainSession):
     """A position in the script."""
 
     actions: Sequence[str]
@@ -74,7 +74,7 @@ class RandomAgent:
 
 
 @dataclass
-class RandomSession(_PlainSession):
+class RandomSession(PlainSession):
     """A generator."""
 
     generator: random.Random
@@ -109,7 +109,7 @@ class OracleAgent:
 
 
 @dataclass
-class OracleSession(_PlainSession):
+class OracleSession(PlainSession):
     """An environment that knows what to do."""
 
     env: SupportsOracle

@@ -67,6 +67,8 @@ class TrainingBar:
             self._move(
                 done, total, f"evaluating {_TAGS.get(row['tag'], row['tag'])}: {row['done']}/{row['total']}{rate}"
             )
+        elif row["kind"] == "warm start":
+            self._move(done, total, f"warm start, {row['tag']}: {row['done']}/{row['total']}, {row['note']}")
         elif row["kind"] == "eval":
             self.console.print(f"iteration {done:>4}  {row.get('tag', '')} {_rate(row['success'])}")
         else:

@@ -7,19 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import hashlib
-import os
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 import torch
-from transformers.utils import logging as transformers_logging
 
 from palaestra.agents.agent import Agent
 from palaestra.agents.models import LoadedModel, load_model, resolve_model
@@ -27,7 +21,7 @@ from palaestra.agents.scripted import OracleAgent, RandomAgent
 from palaestra.config import Recipe
 from palaestra.envs.deadline import run_to_the_end
 from palaestra.envs.tasks import TaskSuite, load_suite
-from palaestra.errors import DataError, PalaestraError, TrainingError, require
+from palaestra.errors import DataError, TrainingError, require
 from palaestra.evaluation.result import EvalResult
 from palaestra.files import cannot_write
 from palaestra.memory import peak_rss
@@ -41,7 +35,9 @@ from palaestra.training.metrics import MetricsWriter
 from palaestra.training.player import Player
 from palaestra.training.providers import Run
 from palaestra.training.sampling import TaskSampler
+from palaestra.training.saving import save_model
 from palaestra.training.trainer import Counters, Progress, Stopped, Trainer
+from palaestra.training.warm_start import base_model
 from palaestra.trajectories.store import TrajectoryWriter
 
 
@@ -74,7 +70,7 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
     """
     began = time.perf_counter()
     before = costs_so_far(recipe.directory) if resume else Costs()
-    parts = _Parts.of(recipe)
+    parts = _Parts.of(recipe, progress)
     directory = open_directory(parts.recipe, resume=resume)
     board = directory / "tensorboard" if recipe.tensorboard else None
     with (
@@ -122,7 +118,7 @@ class _Parts:
     learner: Learner
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Self:
+    def of(cls, recipe: Recipe, progress: Progress | None) -> Self:
         """Load and build everything that the recipe names."""
         check_recipe(recipe)
         recipe = msgspec.structs.replace(recipe, algorithm=resolve_algorithm(recipe.algorithm))
@@ -131,7 +127,10 @@ class _Parts:
         suites = _suites(recipe)
         assert suites["train"] is not None
         sampler = TaskSampler(suites["train"], recipe.rollout, recipe.seed)
-        loaded = load_model(recipe.model.reference, dtype=recipe.model.dtype, device=recipe.model.device)
+        reference = recipe.model.reference
+        if recipe.warm_start.episodes:
+            reference = str(base_model(recipe, suites["train"], progress))
+        loaded = load_model(reference, dtype=recipe.model.dtype, device=recipe.model.device)
         player, learner = Player(recipe, loaded), _learner(recipe, loaded)
         for part in learner.algorithm.parts.attachments:
             part.attach(Run(recipe, loaded, player.chat, recipe.directory))
@@ -193,7 +192,9 @@ class _Run:
                 await self._evaluate("warm", results)
             stopped = await self.trainer.run()
             if stopped != "interrupted":
-                save_model(self.directory / "model", self.player.loaded)
+                save_model(
+                    self.directory / "model", self.player.loaded, mend="the checkpoints are safe, --resume goes on"
+                )
                 await self._evaluate("rl", results)
                 await self._evaluate("random", results, RandomAgent())
                 await self._evaluate("oracle", results, OracleAgent())
@@ -237,46 +238,6 @@ class _Run:
             return await self.player.evaluate_agent(agent, suite, count, name=name, store=store, progress=progress)
         version = self.trainer.counters.iteration
         return await self.player.evaluate(suite, count, name=name, version=version, store=store, progress=progress)
-
-
-def save_model(folder: Path, loaded: LoadedModel) -> None:
-    """Write a model directory that `load_model` reads, with the hashes of its files; a kill or a full disk leaves the
-    earlier one, or none, rather than half of one.
-
-    Raises:
-        PalaestraError: it cannot be written.
-    """
-    partial = folder.with_name(f".{folder.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        with _no_bars():
-            loaded.model.save_pretrained(partial)
-        loaded.tokenizer.save_pretrained(partial)
-        _write_hashes(partial)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(partial, folder)
-    except Exception as error:  # the writers of weights and tokenizers have error classes of their own for a full disk
-        shutil.rmtree(partial, ignore_errors=True)
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise PalaestraError(f"cannot write {folder}: {reason}; the checkpoints are safe, --resume goes on") from error
-
-
-def _write_hashes(folder: Path) -> None:
-    lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}" for file in sorted(folder.iterdir())]
-    (folder / "SHA256SUMS").write_text("\n".join(lines) + "\n")
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Keep transformers' progress bars off the terminal."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 def _write_summary(result: RunResult, recipe: Recipe, peak: int, more: dict[str, Any]) -> None:

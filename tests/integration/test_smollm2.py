@@ -14,7 +14,7 @@ from palaestra.agents.engines.base import Completion, Request, SamplingParams
 from palaestra.agents.engines.torch_engine import TorchEngine
 from palaestra.agents.models import LoadedModel, load_model
 from palaestra.cli.main import main
-from palaestra.training.run import save_model
+from palaestra.training.saving import save_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
