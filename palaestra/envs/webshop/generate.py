@@ -15,6 +15,8 @@ ATTRIBUTES = 5
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _SPACE, _FACTOR = 36**8, 1_347_218_563
 _INVERSE = pow(_FACTOR, -1, _SPACE)
+_STRIDE = 7919
+"""Prime, so that steps of it come to all choices of options before one comes again."""
 _SAID = ("{}.", "You get: {}.", "Key feature: {}.", "Known for: {}.", "{}, as it should be.")
 _ASKED = (
     "i am looking for {attributes} {query}{options}",
@@ -101,13 +103,21 @@ def make_product_goal(seed: int, number: int, variant: int) -> Goal:
     product = make_product(seed, number)
     generator = random.Random(derive_seed(seed, "goal", number))
     groups = [group for size in (1, 2, 3) for group in itertools.combinations(product.attributes, size)]
-    choices = list(itertools.product(*product.options.values()))
     generator.shuffle(groups)
-    generator.shuffle(choices)
     row, column = divmod(variant, len(groups))
-    attributes, options = groups[column], choices[(row + column) % len(choices)]
+    attributes = groups[column]
+    options = _choice(product, generator.randrange(_SPACE) + _STRIDE * (row + column))
     generator.seed(derive_seed(seed, "goal", number, variant))
     return make_goal(product, _asked(product, attributes, options, generator), attributes, options, generator)
+
+
+def _choice(product: Product, number: int) -> tuple[str, ...]:
+    """One of the choices of a value of each option: another for each of as many numbers in a row."""
+    chosen = []
+    for values in product.options.values():
+        number, place = divmod(number, len(values))
+        chosen.append(values[place])
+    return tuple(chosen)
 
 
 def _asked(product: Product, attributes: tuple[str, ...], options: tuple[str, ...], generator: random.Random) -> str:

@@ -8,15 +8,18 @@ from pathlib import Path
 
 import msgspec
 
-from palaestra.envs.fulltext import Document, TextIndex
+from palaestra.envs.fulltext import TextIndex
 from palaestra.envs.webshop.catalogue import Catalogue, MadeUp
 from palaestra.envs.webshop.product import Product
 from palaestra.envs.webshop.real import read_catalogue
+from palaestra.envs.webshop.shelf import documents, index_of
 
 FOUND = 50
 """Most results of a search."""
 PRODUCTS = 1000
 """Of a made-up shop where nobody says otherwise, as in the paper's small setting."""
+LARGE = 10_000
+"""Products from which on a made-up shop's index is kept on disk."""
 _SEARCHES = 4096
 """Searches whose results are remembered."""
 
@@ -38,9 +41,12 @@ class Shop:
     """Products that can be searched. Safe in threads and after a fork."""
 
     def __init__(self, catalogue: Catalogue) -> None:
-        """Index the catalogue, which takes some seconds for 100,000 products."""
+        """Index the catalogue, which takes some seconds for 100,000 products the first time on a machine."""
         self.catalogue = catalogue
-        self._index = TextIndex(Document(product.asin, product.name, product.text) for product in catalogue)
+        if isinstance(catalogue, MadeUp) and len(catalogue) >= LARGE:
+            self._index = index_of(catalogue)
+        else:
+            self._index = TextIndex(documents(catalogue))
         self._search = lru_cache(_SEARCHES)(self._found)
 
     def search(self, query: str) -> tuple[str, ...]:
@@ -61,6 +67,7 @@ def open_shop(address: Address) -> Shop:
     Raises:
         ConfigError: a made-up shop cannot have so many products.
         DataError: the data are missing or no WebShop data.
+        EnvError: the cache, where indexes of large shops are kept, cannot be written.
         MissingExtraError: tantivy is not installed.
     """
     with _lock:
