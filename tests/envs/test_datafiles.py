@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palaestra.envs.datafiles import find_data, read_json, read_jsonl
+from palaestra.envs.datafiles import find_data, read_json, read_jsonl, read_parquet
 from palaestra.errors import DataError
 
 
@@ -145,6 +145,30 @@ def test_any_bytes_are_records_or_an_error(
     path.write_bytes(gzip.compress(content) if pack else content)
     with suppress(DataError):
         assert all(isinstance(record, Record) for record in read_jsonl(path, Record))
+
+
+def test_parquet_is_read_within_limits(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="not installed: pip install 'palaestra[hub]'")
+    import pyarrow
+
+    path = tmp_path / "a.parquet"
+    rows = [{"question": f"{i}?", "answer": str(i), "more": [i]} for i in range(600)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    assert list(read_parquet(path, Record)) == [Record(row["question"], row["answer"]) for row in rows]
+    for limits in ({"most_rows": 599}, {"most_bytes": 100}):
+        with pytest.raises(DataError, match="over the limit"):
+            list(read_parquet(path, Record, **limits))
+    whole = path.read_bytes()
+    for content in (whole[:-100], whole[:200] + b"\xff" * 400 + whole[600:], b"PAR1", b"", GOOD):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=str(path)):
+            list(read_parquet(path, Record))
+    parquet.write_table(pyarrow.Table.from_pylist([{"question": 3}]), path)
+    with pytest.raises(DataError, match=r"row 1: Expected `str`, got `int`"):
+        list(read_parquet(path, Record))
+    parquet.write_table(pyarrow.Table.from_pylist(rows[:0], schema=pyarrow.schema([("question", "string")])), path)
+    with pytest.raises(DataError, match="empty"):
+        list(read_parquet(path, Record))
 
 
 def test_data_is_found_by_the_environment_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,4 +80,4 @@ def _balanced(answer: str) -> bool:
         if depth < 0:
             return False
         place += 1
-    return depth == 0
+    return depth == 0 and place == len(answer)  # nor a backslash at the end, which would escape what follows

@@ -10,7 +10,17 @@ MOST_DIGITS = 200
 _INTEGER = r"[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+"
 _DECIMAL = re.compile(rf"([+-]?)({_INTEGER})?(?:\.([0-9]+))?")
 _RATIO = re.compile(r"([+-]?)(?:\\frac\{([0-9]+)\}\{([0-9]+)\}|\\frac([0-9])([0-9])|([0-9]+)/([0-9]+))")
-_SAME = {"\u2212": "-", r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\!": "", r"\,": "", r"\ ": " ", r"\$": "", "$": ""}
+_SAME = {
+    "\u2212": "-",
+    r"\dfrac": r"\frac",
+    r"\tfrac": r"\frac",
+    "{,}": ",",
+    r"\!": "",
+    r"\,": "",
+    r"\ ": "",
+    r"\$": "",
+    "$": "",
+}
 _TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\{([^{}\\]*)\}")
 
 

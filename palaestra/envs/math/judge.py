@@ -24,8 +24,8 @@ from palaestra.envs.math.judging import READY, Judgement, Question
 from palaestra.errors import EnvError, MissingExtraError, WorkerError
 
 MOST_JUDGES = max(2, min(4, os.cpu_count() or 2))
-SECONDS = 20.0
-"""For one judgement, by the clock; its processor time is limited by the judge."""
+SECONDS = 60.0
+"""For one judgement, by the clock; the judge limits its processor time itself, whatever else the machine does."""
 START_SECONDS = 120.0
 _SERVE = "palaestra.envs.math.judging:serve"
 _JUDGEMENTS: msgspec.msgpack.Decoder[Judgement] = msgspec.msgpack.Decoder(Judgement)

@@ -16,7 +16,7 @@ import msgspec
 
 from palaestra.envs.isolation.wire import Frames, frame
 
-CPU_SECONDS = 3.0
+CPU_SECONDS = 2.0
 """For one judgement; the slowest of MATH-500 needs half a second."""
 MEMORY_BYTES = 2 << 30
 """Address space of a judge."""

@@ -11,9 +11,10 @@ import msgspec
 from palaestra.envs.calls import find_call
 from palaestra.envs.core import Env, Reset, Step
 from palaestra.envs.math import arithmetic
+from palaestra.envs.math.confinement import Kind, Limits, check_sandbox
 from palaestra.envs.math.env import drawn, judged
 from palaestra.envs.math.problem import Problem, found_answer, info_of, problem_of
-from palaestra.envs.math.sandbox import Kind, Limits, check_sandbox, run_python
+from palaestra.envs.math.sandbox import run_python
 from palaestra.envs.tasks import Task
 from palaestra.errors import EnvError
 

@@ -1,33 +1,23 @@
-"""Code of an agent's, run in a fresh interpreter: without a network, with little of everything, for a short while.
-
-Nothing of this machine can be seen there but the interpreter and its packages, and nothing can be written but a folder
-in memory that goes with it. That is bubblewrap's work; without it there are only limits.
-"""
+"""Code of an agent's, run in a fresh interpreter: without a network, with little of everything, for a short while."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import re
-import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from palaestra.envs.math.interpreter import SOURCE
+from palaestra.envs.math.confinement import Kind, Limits, bubblewrap, environ, interpreter
 from palaestra.envs.math.seccomp import program
 from palaestra.errors import EnvError
 
-Kind = Literal["bubblewrap", "none"]
-KINDS: tuple[Kind, ...] = ("bubblewrap", "none")
 _BEGUN = b"\x01"
 _FLOOD = 1 << 20
 """Bytes of output after which the code is stopped."""
@@ -35,23 +25,6 @@ _ADDRESS = re.compile(r"(?<= at 0x)[0-9a-f]{6,16}\b")
 """In Python's description of an object; it differs from run to run."""
 _MOST_AT_ONCE = max(2, os.cpu_count() or 2)
 _gates: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one run of some code may use."""
-
-    seconds: float = 20.0
-    """By the clock."""
-    cpu_seconds: int = 5
-    memory_bytes: int = 1 << 30
-    """Address space."""
-    file_bytes: int = 16 << 20
-    """Of one file; all together, in bubblewrap, four times that."""
-    output: int = 4000
-    """Characters of what it prints that are shown; of more, the first and the last."""
-    code: int = 100_000
-    """Characters."""
 
 
 class Ran(NamedTuple):
@@ -81,24 +54,6 @@ async def run_python(code: str, limits: Limits, sandbox: Kind = "bubblewrap") ->
     return _told(raw[1:], status, limits)
 
 
-def check_sandbox(sandbox: str) -> Kind:
-    """`sandbox`, if there is such a one here.
-
-    Raises:
-        EnvError: there is not; the message says how to get one.
-    """
-    if sandbox == "none":
-        return "none"
-    if sandbox != "bubblewrap":
-        raise EnvError(f"sandbox is {' or '.join(KINDS)}, not {sandbox!r}")
-    if shutil.which("bwrap") is None:
-        raise EnvError(
-            "the code of agents runs in bubblewrap, which is not installed (on Debian: apt-get install bubblewrap); "
-            "sandbox='none', or PALAESTRA_SANDBOX=none, runs it with limits only: it can then do all that you can"
-        )
-    return "bubblewrap"
-
-
 @contextmanager
 def _started(code: str, limits: Limits, sandbox: Kind) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """The process that runs `code`, and what to read its output from. It is gone at the end, and all that it began."""
@@ -107,12 +62,11 @@ def _started(code: str, limits: Limits, sandbox: Kind) -> Iterator[tuple[subproc
         reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         stack.callback(os.close, reading)
         os.set_blocking(writing, True)
-        command, passed, folder = _python(limits), list[int](), None
+        command, passed, folder = interpreter(limits), list[int](), None
         try:
             if sandbox == "bubblewrap":
-                filter = program()
-                passed = [_memory_file(stack, filter)] if filter is not None else []
-                command = [*_bubblewrap(limits, *passed), *command]
+                passed = [_memory_file(stack, each) for each in (program(),) if each is not None]
+                command = [*bubblewrap(limits, *passed), *command]
             else:
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="palaestra-python-"))
             process = subprocess.Popen(
@@ -122,7 +76,7 @@ def _started(code: str, limits: Limits, sandbox: Kind) -> Iterator[tuple[subproc
                 stderr=writing,
                 pass_fds=passed,
                 cwd=folder,
-                env=_environ(folder),
+                env=environ(folder),
                 start_new_session=True,
             )
         except OSError as error:
@@ -140,50 +94,6 @@ def _memory_file(stack: ExitStack, content: bytes) -> int:
         file.write(content)
     os.lseek(number, 0, os.SEEK_SET)
     return number
-
-
-def _python(limits: Limits) -> list[str]:
-    # Not -I, which would ignore PYTHONHASHSEED too; -s, -P and an environment of our own isolate as well.
-    most = {
-        "RLIMIT_CPU": limits.cpu_seconds,
-        "RLIMIT_AS": limits.memory_bytes,
-        "RLIMIT_FSIZE": limits.file_bytes,
-        "RLIMIT_NOFILE": 64,
-        "RLIMIT_CORE": 0,
-    }
-    return [sys.executable, "-s", "-P", "-B", "-c", SOURCE, *(f"{name}={value}" for name, value in most.items())]
-
-
-def _bubblewrap(limits: Limits, *filters: int) -> list[str]:
-    command = ["bwrap", "--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--dev", "/dev"]
-    for folder in ("/usr", "/bin", "/lib", "/lib64", "/sbin"):
-        path = Path(folder)
-        if path.is_symlink():
-            command += ["--symlink", os.readlink(path), folder]
-        elif path.is_dir():
-            command += ["--ro-bind", folder, folder]
-    for prefix in dict.fromkeys((sys.base_prefix, sys.prefix)):
-        if not prefix.startswith("/usr/"):
-            command += ["--ro-bind", prefix, prefix]
-    command += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
-    command += ["--size", str(4 * limits.file_bytes), "--tmpfs", "/tmp", "--chdir", "/tmp"]
-    command += ["--remount-ro", "/dev", "--remount-ro", "/"]
-    for number in filters:
-        command += ["--seccomp", str(number)]
-    return [*command, "--"]
-
-
-def _environ(folder: str | None) -> dict[str, str]:
-    return {
-        "PATH": "/usr/bin:/bin" if folder is None else os.defpath,
-        "HOME": folder or "/tmp",
-        "LANG": "C.UTF-8",
-        "PYTHONHASHSEED": "0",
-        "PYTHONUTF8": "1",
-        "PYTHONIOENCODING": "utf-8:backslashreplace",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-    }
 
 
 async def _watch(process: subprocess.Popen[bytes], output: int, seconds: float) -> tuple[bytes, str]:
