@@ -2,12 +2,13 @@
 
 Answers that show no understanding are given to every question, and their mean scores are written as a table. An answer
 may be right by chance, as "yes" is to half of all yes-or-no questions; what counts is the `excess`, the mean score
-beyond the share of questions whose stored answer it is.
+beyond the share of questions whose stored answer it is (of all answers at once: beyond that of the most frequent one).
 """
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
 from string import ascii_lowercase
@@ -17,8 +18,24 @@ from palaestra.envs.reasoning import bench
 from palaestra.envs.reasoning.generators import OFFERED, REFUSED
 from palaestra.envs.reasoning.judge import Wanted
 
-CONSTANTS = ("?", "0", "1", "True", "yes", "[]", "{}", "[[]]", "null", "4*6*1*1", "oracle_answer", 'entry["answer"]')
+CONSTANTS = (
+    "?",
+    "0",
+    "1",
+    "True",
+    "yes",
+    "[]",
+    "{}",
+    "[[]]",
+    "null",
+    "4*6*1*1",
+    "(P ∨ Q)",
+    "oracle_answer",
+    'entry["answer"]',
+)
 """The same answer to every question; the last two are code that some scorers would run."""
+LIMIT = 0.4
+"""A generator with a larger excess is not offered."""
 
 
 class Asked(NamedTuple):
@@ -53,7 +70,8 @@ def audit(generator: str, questions: int) -> Finding:
     for name, said in tries.items():
         paid = [_score(generator, one, text) for one, text in zip(asked, said, strict=True)]
         right = [float(one.stored == text) for one, text in zip(asked, said, strict=True)]
-        scores[name], excess[name] = _mean(paid), _mean(paid) - _mean(right)
+        chance = _commonest(asked) if name == "all at once" else _mean(right)
+        scores[name], excess[name] = _mean(paid), _mean(paid) - chance
     by = max(excess, key=excess.__getitem__)
     return Finding(generator, scores, excess[by], by)
 
@@ -80,6 +98,12 @@ def _ask(generator: str, index: int) -> tuple[str, str | None]:
 
 def _score(generator: str, one: Asked, answer: str) -> float:
     return bench.ask(Wanted(generator, None, {}, "train", one.place, answer, seconds=20)).reward
+
+
+def _commonest(asked: Sequence[Asked]) -> float:
+    """Share of the most frequent stored answer, which whoever gives several at once could have given alone."""
+    counts = Counter(one.stored for one in asked if one.stored is not None)
+    return max(counts.values(), default=0) / len(asked)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -17,8 +17,8 @@ _NAMES = """
     knight_swap knights_knaves largest_island lcm leg_counting letter_counting letter_jumble list_functions
     mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens needle_haystack number_filtering
     number_format number_sequence number_sorting palindrome_generation palindrome_partitioning path_star
-    polynomial_equations polynomial_multiplication pool_matrix power_function prime_factorization products
-    propositional_logic quantum_lock ransom_note rearc rectangle_count rotate_matrix rotten_oranges rubiks_cube
+    polynomial_multiplication pool_matrix power_function prime_factorization products
+    quantum_lock ransom_note rearc rectangle_count rotate_matrix rotten_oranges rubiks_cube
     rush_hour self_reference sentence_reordering shortest_path simple_equations simple_geometry simple_integration
     sokoban spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis
     sudoku survo syllogism time_intervals tower_of_hanoi tsumego word_ladder word_sequence_reversal word_sorting
@@ -27,10 +27,12 @@ _NAMES = """
 OFFERED: tuple[str, ...] = tuple(_NAMES.split())
 """The levels."""
 REFUSED: dict[str, str] = {
-    "coin_flip": 'its scorer compares digits up to the first difference, so that "0" is always right',
+    "coin_flip": 'its scorer pays for equal first digits, so that "0" earns 0.7 to 1 whatever the question',
     "composite": "it mixes other generators; name one of them",
     "game_of_life": "its scorer counts cells, nearly all of which are dead, so that an empty grid earns 0.94",
     "game_of_life_halting": "its scorer pays 1 for any answer that is not empty",
+    "polynomial_equations": 'its scorer pays by distance, so that "0" earns half of everything',
+    "propositional_logic": 'any conclusion will do, and "(P ∨ Q)" follows in three questions of four',
     "puzzle24": "its scorer does not look which numbers were used, so that 4*6*1*1 solves every question",
 }
 """Generators that pay for nonsense, and what is wrong with each; `palaestra.envs.reasoning.audit` finds them."""
