@@ -54,12 +54,13 @@ class Story:
             DataError: TextWorld cannot read it.
             MissingExtraError: textworld is not installed.
         """
-        textworld = require("textworld", "textworld")
-        wanted = textworld.EnvInfos(admissible_commands=True, max_score=True, objective=True, policy_commands=advising)
+        require("textworld", "textworld")
+        from palaestra.envs.textworld.tracking import open_game
+
         self.game = game
         with _loading:
             try:
-                self._env = textworld.start(str(game), wanted)
+                self._env = open_game(game, advising)
             except Exception as error:
                 raise DataError(f"TextWorld cannot read {game}: {type(error).__name__}: {error}") from error
         self._state: Any = None

@@ -1,0 +1,143 @@
+"""TextWorld's environment with only what a story asks for, and with admissible commands that are kept up to date.
+
+After every action the package works out anew which rules apply to the whole state. Whether and how a rule applies
+depends on the facts that its preconditions can match, so that here only the rules are asked again that the action's
+facts concern. Lists, their order and texts are the package's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import textworld
+from textworld.envs import JerichoEnv
+from textworld.envs.wrappers.tw_inform7 import GameData, Inform7Data, StateTracking
+from textworld.generator.game import GameProgression
+
+
+def open_game(game: Path, advising: bool) -> Any:
+    """What `textworld.start` makes of a game file; `advising` also has it keep a plan."""
+    wanted = textworld.EnvInfos(admissible_commands=True, max_score=True, objective=True, policy_commands=advising)
+    env = _Tracking(Inform7Data(_Data(JerichoEnv(wanted))))
+    env.load(str(game))
+    return env
+
+
+class _Data(GameData):  # type: ignore[misc]  # its package has no types
+    """Of what the game's description says, what a story asks for; the package lists all of it after every command."""
+
+    def _gather_infos(self) -> None:
+        self.state["game"] = self._game
+        self.state["objective"] = self._game.objective
+        self.state["max_score"] = self._game.max_score
+
+
+class _Rule:
+    """One rule, and the actions by which it applies now."""
+
+    def __init__(self, rule: Any, types: Any) -> None:
+        self.rule = rule
+        self.signatures = {
+            type(one.signature)(one.signature.name, [kind.name for kind in kinds])
+            for one in rule.preconditions
+            for kinds in types.multi_subtypes([types.get(name) for name in one.signature.types])
+        }
+        """Of the facts that can make it apply."""
+        bound = set(chain.from_iterable(one.parameters for one in rule.preconditions))
+        self.free = any(one not in bound for one in rule.placeholders)
+        """Whether it takes anything else of the right type."""
+
+    def concerned(self, changed: set[Any]) -> bool:
+        """Whether it may apply otherwise than before facts of these signatures changed."""
+        return self.free or not self.signatures.isdisjoint(changed)
+
+
+class _Progression(GameProgression):  # type: ignore[misc]
+    """The package's, whose valid actions are kept by rule."""
+
+    def __init__(self, game: Any, track_quests: bool, rules: list[_Rule]) -> None:
+        self._rules, self._mapping = rules, game.kb.types.constants_mapping
+        super().__init__(game, track_quests)
+        self._by_rule: list[list[Any]] = [[] for _ in rules]
+        self._ask(range(len(rules)))
+
+    def update(self, action: Any) -> None:
+        """Do the action."""
+        changed = {fact.signature for fact in (*action.added, *action.removed)}
+        if self.state.apply(action):
+            self._ask(i for i, rule in enumerate(self._rules) if rule.concerned(changed))
+        for progression in self.quest_progressions:
+            progression.update(action, self.state)
+
+    def _ask(self, places: Iterable[int]) -> None:
+        for i in places:
+            self._by_rule[i] = list(self.state.all_instantiations(self._rules[i].rule, self._mapping))
+        self._valid_actions = list(chain.from_iterable(self._by_rule))
+
+
+class _Texts(dict[Any, str]):
+    """What a function says of an action, asked once for each."""
+
+    def __init__(self, say: Callable[[Any], str]) -> None:
+        self._say = say
+
+    def __missing__(self, action: Any) -> str:
+        self[action] = said = self._say(action)
+        return said
+
+
+class _Tracking(StateTracking):  # type: ignore[misc]
+    """The package's, with admissible commands and, if wanted, the plan."""
+
+    def load(self, gamefile: str) -> None:
+        super().load(gamefile)
+        kb = self._game.kb
+        self._rules = [_Rule(rule, kb.logic.types) for rule in kb.rules.values()]
+        self._commands = _Texts(lambda action: str(self._inform7.gen_commands_from_actions([action])[0]))
+        self._events = _Texts(self._event)
+
+    def reset(self) -> Any:
+        self.state = self._wrapped_env.reset()
+        self._send("tw-trace-actions")  # has the interpreter say what happens
+        self._game_progression = _Progression(self._game, self.request_infos.policy_commands, self._rules)
+        self._list()
+        self._gather_infos()
+        return self.state
+
+    def step(self, command: str) -> tuple[Any, Any, bool]:
+        from textworld.envs.wrappers import tw_inform7
+
+        self.state, score, _ = self._wrapped_env.step(command)
+        events, self.state["feedback"] = tw_inform7._detect_i7_events_debug_tags(self.state["feedback"])
+        for event in events:
+            action = self._detect(event.lower())
+            if action is not None:
+                self._game_progression.update(action)
+                self._list()
+        self._gather_infos()
+        self.state["done"] = self.state["won"] or self.state["lost"]
+        return self.state, score, self.state["done"]
+
+    def _list(self) -> None:
+        actions = self._game_progression.valid_actions
+        self._admissible = sorted({self._commands[action] for action in actions})
+
+    def _detect(self, event: str) -> Any:
+        """The action that is the event; of several the one with most preconditions, the first of those."""
+        found = [one for one in self._game_progression.valid_actions if self._events[one] == event]
+        return max(found, key=lambda action: len(action.preconditions), default=None)
+
+    def _event(self, action: Any) -> str:
+        names = self._inform7._get_name_mapping(action)
+        return str(self._inform7.kb.inform7_events[action.name].format(**names).lower())
+
+    def _gather_infos(self) -> None:
+        self.state["won"] = "*** The End ***" in self.state["feedback"]
+        self.state["lost"] = "*** You lost! ***" in self.state["feedback"]
+        self.state["admissible_commands"] = list(self._admissible)
+        if self.request_infos.policy_commands:
+            policy = self._game_progression.winning_policy
+            self.state["policy_commands"] = self._inform7.gen_commands_from_actions(policy or ())
