@@ -31,7 +31,7 @@ class Names:
     def root(self, syllables: int = 2) -> str:
         """A new word of `syllables`, or one more where those have run out: `Velmar`."""
         for attempt in range(_TRIES):
-            word = self._word(syllables + attempt // 100)
+            word = self._word(syllables + attempt // 20)
             if word not in self._roots and split_of(f"search/{word}") == self._split:
                 self._roots.add(word)
                 return word
@@ -46,6 +46,6 @@ class Names:
         return True
 
     def _word(self, syllables: int) -> str:
-        rng = self._rng
-        body = [rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(syllables - 1)]
-        return ("".join(body) + rng.choice(_ONSETS) + rng.choice(_ENDINGS)).capitalize()
+        parts = (_ONSETS, _VOWELS, _CODAS) * (syllables - 1) + (_ONSETS, _ENDINGS)
+        draw = self._rng.random  # four times as fast as `choice`, and worlds of 100,000 pages draw a million
+        return "".join([part[int(draw() * len(part))] for part in parts]).capitalize()
