@@ -52,7 +52,7 @@ class MadeUp:
         if not LEAST <= size <= MOST:
             raise ConfigError(f"a webshop has {LEAST} to {MOST} products, not {size}; set products")
         self.size, self.seed = size, seed
-        self._make = lru_cache(REMEMBERED)(lambda number: make_product(seed, number))
+        self._made = lru_cache(REMEMBERED)(self._make)
 
     def __len__(self) -> int:
         return self.size
@@ -62,9 +62,12 @@ class MadeUp:
 
     def find(self, asin: str) -> Product:
         """The product of that number."""
+        return self._made(asin)
+
+    def _make(self, asin: str) -> Product:
         number = number_of(asin)
         assert number is not None
-        return self._make(number)
+        return make_product(self.seed, number)
 
     def goals(self, split: str) -> int:
         """500 of `test`, 1,000 of `validation`, as in the paper; ten times the products of `train`."""

@@ -18,7 +18,7 @@ from palaestra.envs.webshop.pages import Form, check_form, show
 from palaestra.envs.webshop.queries import suggested
 from palaestra.envs.webshop.reward import Parts, grade
 from palaestra.envs.webshop.shop import PRODUCTS, Address, Shop, open_shop
-from palaestra.envs.webshop.view import View, buttons, click, search
+from palaestra.envs.webshop.view import Button, View, buttons, click, search
 from palaestra.errors import DataError, EnvError
 from palaestra.seeds import derive_seed
 
@@ -62,6 +62,7 @@ class WebShopEnv(Env[str, str]):
         self._address = _address({"products": products, "data": data})
         self._visit: Visit | None = None
         self._shop: Shop | None = None
+        self._offered: tuple[View, dict[str, Button]] | None = None
 
     async def reset(
         self, *, seed: int | None = None, task: Task | None = None, options: Mapping[str, Any] | None = None
@@ -87,7 +88,7 @@ class WebShopEnv(Env[str, str]):
         """Do one action. One that the page does not offer changes nothing, and takes a turn all the same."""
         visit, shop = self._playing, self._shop
         assert shop is not None
-        view = _followed(visit.view, shop, action)
+        view = _followed(visit.view, self._buttons(visit.view), action)
         invalid = view is None
         after = visit.view if view is None else view
         bought = visit.bought
@@ -130,17 +131,23 @@ class WebShopEnv(Env[str, str]):
             raise EnvError("nobody is in the shop; call reset() first")
         return self._visit
 
+    def _buttons(self, view: View) -> dict[str, Button]:
+        """What can be clicked, found once for each page."""
+        assert self._shop is not None
+        if self._offered is None or self._offered[0] is not view:
+            self._offered = view, buttons(view, self._shop)
+        return self._offered[1]
+
     def _page(self, visit: Visit) -> str:
         assert self._shop is not None
         reward = visit.bought.total if visit.bought else 0.0
         return show(visit.view, self._shop, visit.goal.instruction, visit.form, reward)
 
     def _info(self, visit: Visit, invalid: bool) -> Info:
-        assert self._shop is not None
         if visit.view.page == "search":
             commands = [f"search[{query}]" for query in suggested(visit.goal)]
         else:
-            commands = [f"click[{text}]" for text in buttons(visit.view, self._shop)]
+            commands = [f"click[{text}]" for text in self._buttons(visit.view)]
         score = visit.bought.total if visit.bought else 0.0
         info: Info = {
             "admissible_commands": commands,
@@ -154,7 +161,7 @@ class WebShopEnv(Env[str, str]):
         return info
 
 
-def _followed(view: View, shop: Shop, action: object) -> View | None:
+def _followed(view: View, offered: Mapping[str, Button], action: object) -> View | None:
     """Where `action` leads; `None` where it makes no sense."""
     if not isinstance(action, str) or len(action) > LONGEST_ACTION:
         return None
@@ -164,7 +171,7 @@ def _followed(view: View, shop: Shop, action: object) -> View | None:
     argument = " ".join(match[2].split())
     if match[1].lower() == "search":
         return search(view, argument.lower()) if argument else None
-    button = buttons(view, shop).get(argument.translate(_LOWER))
+    button = offered.get(argument.translate(_LOWER))
     return click(view, button) if button is not None else None
 
 

@@ -47,7 +47,8 @@ def make_goal(
     As in the released code, the limit is one of the next four multiples of ten dollars above the price, and products
     of $980 and more have none.
     """
-    upper, limits = NO_LIMIT, [limit for limit in _LIMITS if limit > product.price][:4]
+    upper, price = NO_LIMIT, product.price
+    limits = [limit for limit in _LIMITS if limit > price][:4]
     if len(limits) >= 2:
         upper = max(generator.sample(limits, 2))
         instruction += f", and price lower than {upper:.2f} dollars"

@@ -13,7 +13,6 @@ import pytest
 pytest.importorskip("tantivy", reason="not installed: pip install 'palaestra[webshop]'")
 pytest.importorskip("rapidfuzz", reason="not installed: pip install 'palaestra[webshop]'")
 
-from palaestra.envs.datafiles import find_data
 from palaestra.envs.tasks import TaskSuite, load_suite
 from palaestra.envs.webshop import real
 from palaestra.envs.webshop.env import WebShopEnv
@@ -206,23 +205,27 @@ def test_folders_without_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         load_suite("webshop/real:test")
 
 
-def real_suite(split: str) -> TaskSuite:
-    if find_data("webshop") is None:
-        pytest.skip("set PALAESTRA_DATA to a folder with webshop/products_1000.jsonl.gz and instructions_1000.json")
-    return load_suite(f"webshop/real:{split}")
+GOALS = [
+    (split, index) for split, size in (("train", 501), ("validation", 334), ("test", 167)) for index in range(size)
+]
 
 
-def test_the_thousand_products_of_the_small_setting() -> None:
-    sizes = {split: len(real_suite(split)) for split in ("train", "validation", "test")}
-    assert sizes == {"train": 501, "validation": 334, "test": 167}
-    names = [
-        {task.name.rpartition("-")[0] + str(task.params["index"]) for task in real_suite(split)} for split in sizes
-    ]
-    assert [len(one) for one in names] == [501, 334, 167]
+@pytest.fixture
+def real_suites(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, TaskSuite]:
+    monkeypatch.setenv("PALAESTRA_DATA", str(real_data))
+    return {split: load_suite(f"webshop/real:{split}") for split in ("train", "validation", "test")}
 
 
-def test_their_goals_can_be_met_in_full() -> None:
-    folder = Path(real_suite("test")[0].params["data"])
+def test_the_thousand_products_of_the_small_setting(real_suites: dict[str, TaskSuite]) -> None:
+    assert [len(suite) for suite in real_suites.values()] == [501, 334, 167]
+    catalogue = read_catalogue(Path(real_suites["test"][0].params["data"]))
+    goals = [catalogue.goal(*one) for one in GOALS]
+    assert len({(goal.asin, goal.options) for goal in goals}) == len(GOALS)
+    assert real_suites["test"][0].name.endswith("-0")
+
+
+def test_their_goals_can_be_met_in_full(real_suites: dict[str, TaskSuite]) -> None:
+    folder = Path(real_suites["test"][0].params["data"])
     catalogue = read_catalogue(folder)
     graded = []
     for split in ("train", "validation", "test"):
@@ -232,10 +235,10 @@ def test_their_goals_can_be_met_in_full() -> None:
     assert min(graded) == 1
 
 
-def test_the_oracle_shops_among_them() -> None:
+def test_the_oracle_shops_among_them(real_suites: dict[str, TaskSuite]) -> None:
     async def play() -> list[float]:
         env, rewards = WebShopEnv(), []
-        for task in real_suite("test")[:25]:
+        for task in real_suites["test"][:25]:
             await env.reset(task=task)
             while True:
                 step = await env.step(await env.oracle())
