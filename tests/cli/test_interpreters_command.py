@@ -6,7 +6,9 @@ import msgspec
 import pytest
 
 from palaestra.cli.main import main
+from palaestra.envs.isolation.placement import Placement
 from palaestra.envs.isolation.venvs import Recipe, Venv, cache_folder
+from palaestra.envs.registry import register
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +64,34 @@ def test_an_unknown_name_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["interpreters", "--remove", venv.home.name[:-1]]) == 2
     assert f"did you mean '{venv.home.name}'?" in capsys.readouterr().err
     assert venv.ready
+
+
+def test_one_that_is_built_already_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """By a virtual environment without requirements, so that no package is fetched but what workers need."""
+    register("test/Apart-v0", "support.isolated_envs:Ledger", placement=Placement(kind="interpreter"), override=True)
+    venv = pretend()
+    assert main(["interpreters", "--build", "test/Apart-v0", "alfworld/Household-v0", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["name"], row["ready"], row["requirements"]) == (venv.home.name, True, [])
+
+
+def test_what_runs_in_this_interpreter_needs_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["interpreters", "--build", "alfworld/Household-v0", "--json"]) == 0
+    assert capsys.readouterr().out == "[]\n"
+
+
+def test_building_wants_environments(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["interpreters", "--build"]) == 2
+    assert "--build gem/Game-v0" in capsys.readouterr().err
+    assert main(["interpreters", "--build", "gem/Gamme-v0"]) == 2
+    assert "did you mean 'gem/Game-v0'" in capsys.readouterr().err
+    assert main(["interpreters", "--build", "--remove"]) == 2
+
+
+def test_a_failed_build_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    where = Placement(kind="interpreter", requirements=("/no/such/folder",))
+    register("test/Unbuildable-v0", "support.isolated_envs:Ledger", placement=where, override=True)
+    assert main(["interpreters", "--build", "test/Unbuildable-v0"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("palaestra: cannot build the interpreter of test/Unbuildable-v0: ")
+    assert said.count("\n") == 1

@@ -149,7 +149,9 @@ async def _build(venv: Venv, recipe: Recipe, lock: int, tell: Tell) -> None:
     pip = [str(venv.python), "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
     commands = (
         [recipe.python, "-I", "-m", "venv", str(venv.home)],
-        [*pip, "--", *recipe.requirements, *WORKER_NEEDS],
+        # Apart, and last: a package that pins another version of what workers need is overruled, not refused.
+        *([[*pip, "--", *recipe.requirements]] if recipe.requirements else []),
+        [*pip, "--", *WORKER_NEEDS],
     )
     try:
         with venv.log.open("wb", buffering=0) as log:

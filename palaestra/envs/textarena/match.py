@@ -8,7 +8,7 @@ import random
 from itertools import chain
 from typing import NamedTuple
 
-from palaestra.envs.textarena.chance import Chance
+from palaestra.envs.chance import Chance
 from palaestra.envs.textarena.games import known_game
 from palaestra.envs.textarena.moves import all_moves, draw, listed
 from palaestra.envs.textarena.package import SUPPORTED, failure, open_game

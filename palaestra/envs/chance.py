@@ -1,4 +1,4 @@
-"""The global generators of an episode: TextArena draws from `random` and `numpy.random` themselves.
+"""Global generators of an episode's own, for packages that draw from `random` and `numpy.random` themselves.
 
 An episode keeps a state of its own for both, which is theirs only while a call of the package runs. One lock makes the
 calls of all threads take turns.
