@@ -1,4 +1,5 @@
-"""The `alfworld` suite: generated games by level and split, and ALFRED's own trials where their data is at hand."""
+"""The `alfworld` suite: generated games by level and split; ALFRED's own trials and ALFWorld's own game files where
+their data is at hand."""
 
 from __future__ import annotations
 
@@ -17,12 +18,15 @@ def load(split: str, level: str | None = None, **params: Any) -> TaskSuite:
     """The games of one split.
 
     Args:
-        split: `train`, `validation` or `test`; of the level `alfred` its own splits, `train` and `valid_seen`.
-        level: a name of `LEVELS`, or `alfred`; the default is `small`.
-        params: for `alfred`, `data`: the folder with the trials, and `layouts`: the folder with ALFWorld's scenes.
+        split: `train`, `validation` or `test`; of the level `alfred` its own splits, `train` and `valid_seen`; of
+            `original` also `valid_seen` and `valid_unseen`, which are its `validation` and `test`.
+        level: a name of `LEVELS`, `alfred` or `original`; the default is `small`.
+        params: for `alfred`, `data`: the folder with the trials, and `layouts`: the folder with ALFWorld's scenes; for
+            `original`, `data`: the folder with the games.
 
     Raises:
         ConfigError: a parameter that the level does not have.
+        DataError: there is no such data.
         UnknownNameError: no such level or split.
     """
     level = level or "small"
@@ -30,10 +34,16 @@ def load(split: str, level: str | None = None, **params: Any) -> TaskSuite:
         from palaestra.envs.alfworld.alfred import load_alfred
 
         return load_alfred(split, **params)
+    if level == "original":
+        from palaestra.envs.alfworld.userdata import load_original
+
+        if others := sorted(set(params) - {"data"}):
+            raise ConfigError(f"alfworld/original takes data, but got {', '.join(others)}")
+        return load_original(split, **params)
     if params:
         raise ConfigError(f"alfworld/{level} takes no parameters, but got {', '.join(sorted(params))}")
     if level not in LEVELS:
-        raise UnknownNameError("level of alfworld", level, [*LEVELS, "alfred"])
+        raise UnknownNameError("level of alfworld", level, [*LEVELS, "alfred", "original"])
     if split not in SIZES:
         raise UnknownNameError("split of alfworld", split, SIZES)
     return TaskSuite(f"alfworld/{level}", split, SIZES[split], lambda index: _task(level, split, index))
