@@ -50,6 +50,16 @@ class _Judge:
     near: socket.socket
     ready: bool = False
 
+    @property
+    def well(self) -> bool:
+        try:
+            self.near.recv(1, socket.MSG_PEEK)  # the end, or what nobody asked for
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
     def end(self) -> None:
         self.near.close()
         self.process.kill()
@@ -126,19 +136,23 @@ class Judges:
 
     async def _take(self) -> _Judge:
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
+            while self._idle:
+                judge = self._idle.pop()
+                if judge.well:
+                    return judge
+                judge.end()
+                self._running.remove(judge)
             if len(self._running) < self.most:
                 return self._start()
             place: Future[_Judge | None] = Future()
             self._waiting.append(place)
         try:
-            judge = await asyncio.wrap_future(place)
+            handed = await asyncio.wrap_future(place)
         except asyncio.CancelledError:
             if place.done() and not place.cancelled() and (late := place.result()) is not None:
                 self._give_back(late)
             raise
-        return judge if judge is not None else await self._take()
+        return handed if handed is not None else await self._take()
 
     def _start(self) -> _Judge:
         if find_spec("math_verify") is None:

@@ -113,6 +113,21 @@ def test_a_judge_that_was_killed_is_replaced_and_the_answer_judged_all_the_same(
     asyncio.run(play())
 
 
+def test_those_that_ended_while_nobody_asked_are_not_asked() -> None:
+    async def play() -> None:
+        await asyncio.gather(*(judge(f"{i}+1", str(i + 1)) for i in range(20)))
+        pids = [one.process.pid for one in JUDGES._running]
+        assert len(pids) > 1
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        while any(map(lives, pids)):
+            await asyncio.sleep(0.05)
+        found = await asyncio.gather(*(judge(f"{i}+1", str(i + 1)) for i in range(3 * len(pids))))
+        assert all(judgement.right for judgement in found)
+
+    asyncio.run(play())
+
+
 def test_one_that_does_not_start_is_an_error_and_not_a_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SERVE", "palaestra.envs.math.judging:absent")
     JUDGES.clear()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import os
 import re
 import time
 from itertools import pairwise
@@ -26,16 +25,9 @@ from palaestra.envs.math.splits import split_of
 from palaestra.envs.tasks import SPLITS, load_suite
 from palaestra.errors import ConfigError, DataError, UnknownNameError
 
-DATA = Path(os.environ.get("PALAESTRA_DATA", ""))
 
-
-def needs(file: str) -> None:
-    if not (DATA / file).exists() or not os.environ.get("PALAESTRA_DATA"):
-        pytest.skip(f"PALAESTRA_DATA names no folder with {file}")
-
-
-def lines(file: str) -> list[dict[str, str]]:
-    return [json.loads(line) for line in (DATA / file).read_text().splitlines()]
+def lines(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def write(path: Path, records: list[dict[str, Any]]) -> str:
@@ -162,15 +154,14 @@ def test_what_does_not_exist_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
             load_suite("math:train", **params)
 
 
-def test_gsm8k_is_cut_and_every_gold_answer_verifies() -> None:
-    needs("gsm8k/test.jsonl")
-    suites = {split: load_suite(f"math/gsm8k:{split}", data=str(DATA / "gsm8k")) for split in SPLITS}
+def test_gsm8k_is_cut_and_every_gold_answer_verifies(real_data: Path) -> None:
+    suites = {split: load_suite(f"math/gsm8k:{split}", data=str(real_data / "gsm8k")) for split in SPLITS}
     texts = {split: {task.params["problem"] for task in suite} for split, suite in suites.items()}
     assert len(suites["test"]) == len(texts["test"]) == 1319
     assert len(suites["train"]) + len(suites["validation"]) == len(texts["train"] | texts["validation"]) == 7473
     assert 650 < len(suites["validation"]) < 850
     assert not texts["test"] & (texts["train"] | texts["validation"])
-    for task, line in zip(suites["test"], lines("gsm8k/test.jsonl"), strict=True):
+    for task, line in zip(suites["test"], lines(real_data / "gsm8k/test.jsonl"), strict=True):
         gold = line["answer"].rpartition("####")[2].strip()
         answer = last_answer(rf"so it is $\boxed{{{gold}}}$")
         assert answer is not None
@@ -178,11 +169,10 @@ def test_gsm8k_is_cut_and_every_gold_answer_verifies() -> None:
 
 
 @pytest.mark.integration
-def test_every_solution_of_math500_verifies_by_the_judge_itself() -> None:
-    needs("math500/test.jsonl")
+def test_every_solution_of_math500_verifies_by_the_judge_itself(real_data: Path) -> None:
     pytest.importorskip("math_verify", reason="not installed: pip install 'palaestra[math]'")
-    suite = load_suite("math/math500:test", data=str(DATA / "math500"))
-    answers = [last_answer(line["solution"]) or "" for line in lines("math500/test.jsonl")]
+    suite = load_suite("math/math500:test", data=str(real_data / "math500"))
+    answers = [last_answer(line["solution"]) or "" for line in lines(real_data / "math500/test.jsonl")]
     assert len(suite) == len(answers) == 500
 
     async def judge_all() -> int:
@@ -197,10 +187,9 @@ def test_every_solution_of_math500_verifies_by_the_judge_itself() -> None:
 
 
 @pytest.mark.integration
-def test_answers_of_other_problems_are_wrong() -> None:
-    needs("math500/test.jsonl")
+def test_answers_of_other_problems_are_wrong(real_data: Path) -> None:
     pytest.importorskip("math_verify", reason="not installed: pip install 'palaestra[math]'")
-    golds = [task.params["answer"] for task in load_suite("math/math500:test", data=str(DATA / "math500"))[:200]]
+    golds = [task.params["answer"] for task in load_suite("math/math500:test", data=str(real_data / "math500"))[:200]]
     pairs = [(one, other) for one, other in pairwise(golds) if equal(one, other) is None]
 
     async def judge_all() -> list[tuple[str, str]]:
