@@ -7,7 +7,7 @@ facts concern. Lists, their order and texts are the package's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -36,45 +36,99 @@ class _Data(GameData):  # type: ignore[misc]  # its package has no types
 
 
 class _Rule:
-    """One rule, and the actions by which it applies now."""
+    """One rule, and how facts are matched with its preconditions."""
 
-    def __init__(self, rule: Any, types: Any) -> None:
+    def __init__(self, rule: Any, types: Any, given: Mapping[Any, Any]) -> None:
         self.rule = rule
-        self.signatures = {
-            type(one.signature)(one.signature.name, [kind.name for kind in kinds])
-            for one in rule.preconditions
-            for kinds in types.multi_subtypes([types.get(name) for name in one.signature.types])
-        }
-        """Of the facts that can make it apply."""
-        bound = set(chain.from_iterable(one.parameters for one in rule.preconditions))
+        self.levels = [(one.parameters, _signatures(one, types)) for one in rule.preconditions]
+        """Of each precondition its placeholders, and the signatures of the facts that can match it."""
+        self.signatures = {signature for _, found in self.levels for signature in found}
+        bound = set(chain.from_iterable(parameters for parameters, _ in self.levels)) | set(given)
         self.free = any(one not in bound for one in rule.placeholders)
         """Whether it takes anything else of the right type."""
+        self._made: dict[tuple[Any, ...], Any] = {}
 
     def concerned(self, changed: set[Any]) -> bool:
         """Whether it may apply otherwise than before facts of these signatures changed."""
         return self.free or not self.signatures.isdisjoint(changed)
+
+    def actions(self, facts: Mapping[Any, Sequence[Any]], given: Mapping[Any, Any]) -> list[Any]:
+        """The actions by which it applies, in the package's order.
+
+        Args:
+            facts: signature -> facts, sorted.
+            given: placeholders that mean one thing in the whole game.
+        """
+        return [self._action(mapping) for mapping in self._matches(facts, dict(given), 0)]
+
+    def _matches(
+        self, facts: Mapping[Any, Sequence[Any]], mapping: dict[Any, Any], level: int
+    ) -> Iterator[dict[Any, Any]]:
+        if level == len(self.levels):
+            yield mapping
+            return
+        parameters, signatures = self.levels[level]
+        for signature in signatures:
+            for fact in facts.get(signature, ()):
+                bound = _bound(mapping, parameters, fact.arguments)
+                if bound is not None:
+                    yield from self._matches(facts, bound, level + 1)
+
+    def _action(self, mapping: dict[Any, Any]) -> Any:
+        key = tuple(mapping.values())
+        if key not in self._made:
+            self._made[key] = self.rule.instantiate(mapping)
+        return self._made[key]
+
+
+def _signatures(predicate: Any, types: Any) -> list[Any]:
+    kinds = types.multi_subtypes([types.get(name) for name in predicate.signature.types])
+    return [type(predicate.signature)(predicate.signature.name, [one.name for one in found]) for found in kinds]
+
+
+def _bound(mapping: dict[Any, Any], parameters: Iterable[Any], arguments: Iterable[Any]) -> dict[Any, Any] | None:
+    """`mapping` with `parameters` meaning `arguments`; `None` where two would mean one thing, or one two."""
+    changed = mapping
+    for parameter, argument in zip(parameters, arguments, strict=True):
+        meant = changed.get(parameter)
+        if meant is None:
+            if argument in changed.values():
+                return None
+            if changed is mapping:
+                changed = mapping.copy()
+            changed[parameter] = argument
+        elif meant != argument:
+            return None
+    return changed
 
 
 class _Progression(GameProgression):  # type: ignore[misc]
     """The package's, whose valid actions are kept by rule."""
 
     def __init__(self, game: Any, track_quests: bool, rules: list[_Rule]) -> None:
-        self._rules, self._mapping = rules, game.kb.types.constants_mapping
         super().__init__(game, track_quests)
+        self._rules, self._given = rules, game.kb.types.constants_mapping
         self._by_rule: list[list[Any]] = [[] for _ in rules]
-        self._ask(range(len(rules)))
+        self._facts: dict[Any, list[Any]] = {}
+        self._ask(set(self.state._facts), range(len(rules)))
 
     def update(self, action: Any) -> None:
         """Do the action."""
         changed = {fact.signature for fact in (*action.added, *action.removed)}
         if self.state.apply(action):
-            self._ask(i for i, rule in enumerate(self._rules) if rule.concerned(changed))
+            self._ask(changed, [i for i, rule in enumerate(self._rules) if rule.concerned(changed)])
         for progression in self.quest_progressions:
             progression.update(action, self.state)
 
-    def _ask(self, places: Iterable[int]) -> None:
+    def _ask(self, changed: Iterable[Any], places: Iterable[int]) -> None:
+        for signature in changed:
+            self._facts[signature] = sorted(self.state.facts_with_signature(signature))
         for i in places:
-            self._by_rule[i] = list(self.state.all_instantiations(self._rules[i].rule, self._mapping))
+            rule = self._rules[i]
+            if rule.free:
+                self._by_rule[i] = list(self.state.all_instantiations(rule.rule, self._given))
+            else:
+                self._by_rule[i] = rule.actions(self._facts, self._given)
         self._valid_actions = list(chain.from_iterable(self._by_rule))
 
 
@@ -95,7 +149,7 @@ class _Tracking(StateTracking):  # type: ignore[misc]
     def load(self, gamefile: str) -> None:
         super().load(gamefile)
         kb = self._game.kb
-        self._rules = [_Rule(rule, kb.logic.types) for rule in kb.rules.values()]
+        self._rules = [_Rule(rule, kb.logic.types, kb.types.constants_mapping) for rule in kb.rules.values()]
         self._commands = _Texts(lambda action: str(self._inform7.gen_commands_from_actions([action])[0]))
         self._events = _Texts(self._event)
 
