@@ -6,6 +6,7 @@ import os
 import random
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -119,6 +120,27 @@ def test_a_forked_process_searches() -> None:
     if not child:
         os._exit(0 if INDEX.search("lamp") == expected else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_an_index_in_a_folder_is_that_in_memory(tmp_path: Path) -> None:
+    built = TextIndex(corpus(300), folder=tmp_path)
+    again = TextIndex.open(tmp_path)
+    for query in ("red lamp", "café", "", "wooden " * 99):
+        assert built.search(query, 50) == again.search(query, 50) == INDEX.search(query, 50)
+
+
+@pytest.mark.parametrize("name", ["ids.json", "meta.json", "*.idx", "*.term"])
+def test_a_damaged_index_is_told(tmp_path: Path, name: str) -> None:
+    TextIndex(corpus(10), folder=tmp_path)
+    file = next(tmp_path.glob(name))
+    file.write_bytes(b"{")
+    with pytest.raises(DataError, match="index"):
+        TextIndex.open(tmp_path).search("lamp")
+    file.unlink()
+    with pytest.raises(DataError, match="index"):
+        TextIndex.open(tmp_path)
+    with pytest.raises(DataError, match="index"):
+        TextIndex.open(tmp_path / "nowhere")
 
 
 def test_odd_corpora() -> None:
