@@ -53,14 +53,8 @@ class VerifiersEnv(Env[str, str]):
             judges: let the taskset call models that grade.
             local_runtime: let hooks of its tasks run programs on this machine, without a sandbox.
         """
-        given = {
-            "taskset": taskset,
-            "env": env,
-            "args": dict(args or {}),
-            "env_args": dict(env_args or {}),
-            "path": path,
-        }
-        self._choice = chosen(given, Chosen())
+        settings = {"args": dict(args or {}), "env_args": dict(env_args or {})}
+        self._choice = chosen({"taskset": taskset, "env": env, "path": path, **settings}, Chosen())
         self.agent, self.solved, self.judges, self.local_runtime = agent, solved, judges, local_runtime
         self._desk: Any = None
         self._run: asyncio.Task[Any] | None = None
@@ -168,11 +162,9 @@ class VerifiersEnv(Env[str, str]):
             "task_type": self._loaded.choice.taskset,
         }
         if self._traces and rewards:
-            metrics = self._traces[-1].metrics
-            info["rewards"], info["metrics"] = (
-                rewards,
-                {name: value for name, value in metrics.items() if value is not None},
-            )
+            metrics = self._traces[-1].metrics.items()
+            info["rewards"] = rewards
+            info["metrics"] = {name: value for name, value in metrics if value is not None}
             info["stop_condition"] = self._traces[-1].stop_condition
         return info
 

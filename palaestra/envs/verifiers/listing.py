@@ -1,7 +1,7 @@
 """`python -m palaestra.envs.verifiers.listing`: which rows a taskset has, asked in the interpreter that has verifiers.
 
-Standard input is a `Chosen` as JSON, standard output `{"rows": [[index, name], ...]}` or `{"error": ...}`; whatever the
-taskset prints goes to standard error.
+Standard input is a `Chosen` as JSON, standard output `{"rows": [[index, name, split], ...], "own_splits": ...}` or
+`{"error": ...}`; whatever the taskset prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main() -> None:
     choice = msgspec.json.decode(sys.stdin.buffer.read(), type=Chosen)
     try:
         taskset = loaded(choice, judges=True)  # nothing is graded here
-        said: dict[str, object] = {"rows": [(index, taskset.name(index)) for index in taskset.indices()]}
+        said: dict[str, object] = {"rows": taskset.listed(), "own_splits": taskset.own_splits}
     except PalaestraError as error:
         said = {"error": str(error)}
     with os.fdopen(answers, "wb") as out:

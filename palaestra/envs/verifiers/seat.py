@@ -112,7 +112,7 @@ class Exchange:
         self._desk, self._most = desk, seat.config.max_turns
         self._said: list[Any] = []
         self._over = False
-        self._stops = {kind: [] for kind in (Request, Response, Trace)}
+        self._stops: dict[Any, list[Any]] = {kind: [] for kind in (Request, Response, Trace)}
         for stop in task.hooks("stop"):
             self._stops[hook_boundary(stop, allow_trace=True)].append(stop)
 
@@ -121,9 +121,7 @@ class Exchange:
         if self._over:
             raise RuntimeError("the exchange is over; read interaction.trace")
         if (message is None) != (not self._said and self.task.data.prompt is not None):
-            raise ValueError(
-                "a task with a prompt opens the exchange by a bare turn(); every other turn says something"
-            )
+            raise ValueError("a prompt opens the exchange by a bare turn(); every other turn says something")
         news = _opening(self.task.data) if not self._said else []
         news += _typed(message)
         prompt = [*self._said, *news]

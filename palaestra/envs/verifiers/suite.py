@@ -27,8 +27,15 @@ LISTING_SECONDS = 600.0
 class Listed(msgspec.Struct, frozen=True):
     """What the listing says."""
 
-    rows: list[tuple[int, str]] = []
+    rows: list[tuple[int, str, str]] = []
+    """Index, name, split."""
+    own_splits: bool = False
+    """Whether the taskset was asked for one split, and knows no rows of another."""
     error: str = ""
+
+
+_LISTED: dict[bytes, Listed] = {}
+"""What was listed before, by choice; without the split where the taskset has no splits of its own."""
 
 
 def load(split: str, level: str | None = None, *, path: str = "", env: str = "", **args: Any) -> TaskSuite:
@@ -47,7 +54,7 @@ def load(split: str, level: str | None = None, *, path: str = "", env: str = "",
     """
     given = {"taskset": level or EXAMPLE, "env": env, "args": args, "split": split, "path": path}
     choice = chosen(given, Chosen())
-    rows = _listed(choice)
+    rows = [(index, name) for index, name, of in _listed(choice) if of == split]
     if not rows and split not in SPLITS:
         raise UnknownNameError(f"split of {choice.taskset}", split, SPLITS)
     params = {name: value for name, value in given.items() if value}
@@ -60,16 +67,28 @@ def _task(choice: Chosen, params: dict[str, Any], index: int, name: str) -> Task
     return Task(env=ENV, name=name, split=choice.split, seed=index, params=whole, kind=choice.taskset)
 
 
-def _listed(choice: Chosen) -> list[tuple[int, str]]:
+def _listed(choice: Chosen) -> list[tuple[int, str, str]]:
+    """The rows of all splits, or of one where the taskset has its own; asked for once a process."""
+    folders = os.pathsep.join(filter(None, [choice.path, os.environ.get(PATH_VARIABLE, "")]))
+    choice = msgspec.structs.replace(choice, path=folders)
+    whole = msgspec.structs.replace(choice, split="").key
+    known = _LISTED.get(whole) or _LISTED.get(choice.key)
+    if known is None:
+        known = _asked(choice)
+        _LISTED[choice.key if known.own_splits else whole] = known
+    return known.rows
+
+
+def _asked(choice: Chosen) -> Listed:
     """Asked in the interpreter that has verifiers; it answers with data only."""
     placement = spec(ENV).placement
     folders = [package_folder(), placement.environ.get("PYTHONPATH", "")]
-    folders_of_tasksets = os.pathsep.join(filter(None, [choice.path, os.environ.get(PATH_VARIABLE, "")]))
-    question = msgspec.json.encode(msgspec.structs.replace(choice, path=folders_of_tasksets))
     environ = {**os.environ, **placement.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
     command = [_python(placement), "-m", "palaestra.envs.verifiers.listing"]
     try:
-        done = subprocess.run(command, input=question, capture_output=True, env=environ, timeout=LISTING_SECONDS)
+        done = subprocess.run(
+            command, input=msgspec.json.encode(choice), capture_output=True, env=environ, timeout=LISTING_SECONDS
+        )
     except subprocess.TimeoutExpired:
         raise EnvError(f"{choice.taskset!r} was not loaded in {LISTING_SECONDS:g} s") from None
     try:
@@ -79,7 +98,7 @@ def _listed(choice: Chosen) -> list[tuple[int, str]]:
         raise DataError(f"the rows of {choice.taskset!r} could not be listed: {last}") from None
     if listed.error:
         raise EnvError(listed.error)
-    return listed.rows
+    return listed
 
 
 def _python(placement: Placement) -> str:

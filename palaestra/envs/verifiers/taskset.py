@@ -8,11 +8,13 @@ import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from palaestra.envs.ending import told
 from palaestra.envs.params import split_of
 from palaestra.envs.verifiers.chosen import MOST_ROWS, PLACE, SUPPORTED, Chosen
 from palaestra.errors import EnvError, require
@@ -58,29 +60,40 @@ class Loaded:
         Raises:
             EnvError: there are not so many.
         """
-        while len(self._rows) <= min(index, MOST_ROWS) and (row := next(self._coming, None)) is not None:
-            self._rows.append(row)
+        self._read(min(index, MOST_ROWS) + 1)
         if not 0 <= index < len(self._rows):
-            raise EnvError(
-                f"the taskset {self.choice.taskset!r} has {len(self._rows)} rows, and row {index} was asked for"
-            )
+            found = len(self._rows)
+            raise EnvError(f"the taskset {self.choice.taskset!r} has {found} rows, and row {index} was asked for")
         return self._rows[index]
 
-    def indices(self, most: int = MOST_ROWS) -> list[int]:
+    def indices(self, most: int) -> list[int]:
         """Which of the first `most` rows belong to the split."""
-        if not self._rows[most - 1 : most]:
-            self._rows += [row for _, row in zip(range(most - len(self._rows)), self._coming, strict=False)]
-        return [index for index, row in enumerate(self._rows[:most]) if self.own_splits or self._is_here(row)]
+        self._read(most)
+        return [index for index, row in enumerate(self._rows[:most]) if self._split(row) == self.choice.split]
+
+    def listed(self) -> list[tuple[int, str, str]]:
+        """Of every row its index, name and split."""
+        self._read(MOST_ROWS)
+        return [(index, self.name(index), self._split(row)) for index, row in enumerate(self._rows)]
 
     def name(self, index: int) -> str:
         """Stable, and unique in the taskset."""
         data = self.row(index).data
         return f"{data.id or data.name or self.choice.taskset}-{index}"
 
-    def _is_here(self, row: Any) -> bool:
+    def _read(self, most: int) -> None:
+        try:
+            for row in islice(self._coming, max(0, most - len(self._rows))):
+                self._rows.append(row)
+        except Exception as error:
+            raise EnvError(f"the taskset {self.choice.taskset!r} failed: {told(error)[:1000]}") from error
+
+    def _split(self, row: Any) -> str:
         """By what the row says, so that the same question is never in two splits."""
+        if self.own_splits:
+            return self.choice.split
         said = row.data.model_copy(update={"idx": None}).model_dump(mode="json", exclude_none=True)
-        return split_of(msgspec.json.encode(said, order="deterministic").decode()) == self.choice.split
+        return split_of(msgspec.json.encode(said, order="deterministic").decode())
 
     def _refuse(self, default_harness: str, judges: bool) -> None:
         """Refuse what this adapter cannot play.
@@ -100,8 +113,8 @@ class Loaded:
         found = sorted(_judges(env.config, "env"))
         if found and not judges:
             raise EnvError(
-                f"{name!r} is graded by a model behind an API ({', '.join(found)}); pass judges=True to have it called, "
-                f"with the key that verifiers asks for"
+                f"{name!r} is graded by a model behind an API ({', '.join(found)}); pass judges=True to have it "
+                f"called, with the key that verifiers asks for"
             )
 
 

@@ -1,4 +1,7 @@
-"""A taskset of verifiers: sums of two numbers, answered in a box. An example, and what is played where none is named."""
+"""A taskset of verifiers: sums of two numbers, answered in a box. An example, and what plays where none is named."""
+
+# mypy: ignore-errors
+# verifiers is installed in an interpreter of its own, where this is imported.
 
 import verifiers.v1 as vf
 from verifiers.v1.utils.score import extract_boxed_answer
