@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -61,21 +61,49 @@ def encode_play(
         action_weight: of the action's tokens, end token included.
         system: the system message of the agent.
     """
-    ids = chat.system(system)
-    weights = [0.0] * len(ids)
+    parts = [Part(chat.system(system), 0.0)]
+    for turn in _turns(trajectory, chat, observation_weight, action_weight):
+        parts += turn
+    return _joined(parts[:-1] if trajectory.steps else parts)
 
-    def add(part: Sequence[int], weight: float) -> None:
-        ids.extend(part)
-        weights.extend([weight] * len(part))
 
-    for number, step in enumerate(trajectory.steps):
-        add(chat.user(step.observation), observation_weight)
-        add(chat.generation, 0.0)
-        action = chat.completion(step.action)
-        add(action, action_weight)
-        if number + 1 < len(trajectory.steps):
-            add(chat.close_completion(action), 0.0)
-    return WeightedRow(ids, weights)
+def encode_windows(
+    trajectory: Trajectory, chat: ChatFormat, turns: int, *, observation_weight: float = 0.0, system: str | None = None
+) -> list[WeightedRow]:
+    """A recorded episode as a language agent with `WindowContext(turns)` would have had it: a row for each step.
+
+    In each row only the last observation and action have weight; see `encode_play`.
+    """
+    told = _turns(trajectory, chat, observation_weight, 1.0)
+    rows = []
+    for last, turn in enumerate(told):
+        start = max(0, last - turns + 1)
+        past = [*told[0][:1]] * (start > 0) + [part for earlier in told[start:last] for part in earlier]
+        quiet = [part._replace(weight=0.0) for part in (Part(chat.system(system), 0.0), *past)]
+        rows.append(_joined([*quiet, *turn[:-1]]))
+    return rows
+
+
+class Part(NamedTuple):
+    """Tokens of equal weight."""
+
+    ids: Sequence[int]
+    weight: float
+
+
+def _turns(trajectory: Trajectory, chat: ChatFormat, observed: float, done: float) -> list[list[Part]]:
+    """Of each step the observation, what makes the model answer, the answer, and what closes it."""
+    turns = []
+    for step in trajectory.steps:
+        said = chat.completion(step.action)
+        shown, close = chat.user(step.observation), chat.close_completion(said)
+        turns.append([Part(shown, observed), Part(chat.generation, 0.0), Part(said, done), Part(close, 0.0)])
+    return turns
+
+
+def _joined(parts: Sequence[Part]) -> WeightedRow:
+    ids = [token for part in parts for token in part.ids]
+    return WeightedRow(ids, [part.weight for part in parts for _ in part.ids])
 
 
 def cloning_batches(

@@ -31,7 +31,7 @@ from palaestra.envs.tasks import TaskSuite
 from palaestra.errors import TrainingError
 from palaestra.evaluation.evaluate import plan_episodes
 from palaestra.files import cannot_write
-from palaestra.training.cloning import WeightedRow, cloning_batches, cloning_loss, encode_play
+from palaestra.training.cloning import WeightedRow, cloning_batches, cloning_loss, encode_play, encode_windows
 from palaestra.training.forward import PolicyModel
 from palaestra.training.fresh import build_model, train_tokenizer, young_optimisers
 from palaestra.training.saving import save_model
@@ -66,7 +66,16 @@ def _key(recipe: Recipe, suite: TaskSuite) -> str:
     wanted, agent = recipe.warm_start, recipe.agent
     start = "" if wanted.fresh else str(resolve_model(recipe.model.reference)[0].resolve())
     tasks = [msgspec.json.encode(suite[place]).decode() for place in (0, len(suite) - 1)]
-    told = [msgspec.json.encode(wanted).decode(), start, agent.system, recipe.tasks.max_turns, suite.name, suite.split]
+    context = f"{agent.context} {agent.window_turns if agent.context == 'window' else ''}"
+    told = [
+        msgspec.json.encode(wanted).decode(),
+        start,
+        agent.system,
+        context,
+        recipe.tasks.max_turns,
+        suite.name,
+        suite.split,
+    ]
     return digest(*told, len(suite), *tasks, torch.__version__)
 
 
@@ -82,11 +91,18 @@ def _make(recipe: Recipe, suite: TaskSuite, progress: Progress) -> LoadedModel:
     wanted = recipe.warm_start
     plays = _play(recipe, suite[-wanted.episodes :], progress)
     loaded = _start(recipe, plays)
-    chat = ChatFormat.from_tokenizer(loaded.tokenizer)
-    system = recipe.agent.system or None
-    rows = [encode_play(play, chat, observation_weight=wanted.observation_weight, system=system) for play in plays]
-    _clone(loaded, [_cut(row, loaded) for row in rows], wanted, progress)
+    _clone(loaded, [_cut(row, loaded) for play in plays for row in _rows(play, recipe, loaded)], wanted, progress)
     return loaded
+
+
+def _rows(play: Trajectory, recipe: Recipe, loaded: LoadedModel) -> list[WeightedRow]:
+    """An episode as the agent of the recipe would have had it."""
+    agent, weight = recipe.agent, recipe.warm_start.observation_weight
+    chat = ChatFormat.from_tokenizer(loaded.tokenizer)
+    if agent.context == "window":
+        system = agent.system or None
+        return encode_windows(play, chat, agent.window_turns, observation_weight=weight, system=system)
+    return [encode_play(play, chat, observation_weight=weight, system=agent.system or None)]
 
 
 def _play(recipe: Recipe, suite: TaskSuite, progress: Progress) -> list[Trajectory]:

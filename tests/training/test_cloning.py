@@ -7,13 +7,25 @@ from support.levers import LEVERS, register_levers, tiny_model
 from support.tokens import tiny
 
 from palaestra.agents.chat import ChatFormat
+from palaestra.agents.context import WindowContext
+from palaestra.agents.demonstrator import Demonstrator
+from palaestra.agents.engines.scripted import ScriptedEngine
+from palaestra.agents.language import LanguageAgent
 from palaestra.agents.rollout import Episode, rollout
 from palaestra.agents.scripted import OracleAgent
 from palaestra.config import OptimiserConfig
 from palaestra.envs.registry import make
 from palaestra.envs.tasks import load_suite
 from palaestra.errors import TrainingError
-from palaestra.training.cloning import WeightedRow, clone, cloning_batches, cloning_loss, encode_play, pad_rows
+from palaestra.training.cloning import (
+    WeightedRow,
+    clone,
+    cloning_batches,
+    cloning_loss,
+    encode_play,
+    encode_windows,
+    pad_rows,
+)
 from palaestra.training.forward import PolicyModel
 from palaestra.trajectories.record import Trajectory
 
@@ -38,6 +50,24 @@ def test_play_is_encoded_as_a_language_agent_would_have_had_it(plays: list[Traje
     weighted = [token for token, weight in zip(row.ids, row.weights, strict=True) if weight == 1]
     assert weighted == chat.completion(LEVERS[0]) * 2
     assert set(row.weights) == {0.0, 0.25, 1.0}
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_windows_are_encoded_as_a_language_agent_would_have_had_them(turns: int) -> None:
+    chat = ChatFormat.from_tokenizer(tiny())
+    task = load_suite("alfworld:train")[3]
+    episode = Episode(task=task, id=task.name)
+    (play,) = asyncio.run(rollout([episode], OracleAgent(), make))
+    actions = [step.action for step in play.steps]
+    policy = LanguageAgent(engine=ScriptedEngine(lambda request: []), chat=chat, context=WindowContext(turns))
+    (wanted,) = asyncio.run(rollout([episode], Demonstrator(policy, actions), make))
+    rows = encode_windows(play, chat, turns, observation_weight=0.5)
+    assert len(rows) == len(wanted.steps) > 3
+    for index, (row, step) in enumerate(zip(rows, wanted.steps, strict=True)):
+        nodes = [*wanted.prompt_of(index), step.completion]
+        assert list(row.ids) == [token for node in nodes for token in wanted.nodes[node].ids]
+        assert [t for t, w in zip(row.ids, row.weights, strict=True) if w == 1] == chat.completion(step.action)
+        assert [t for t, w in zip(row.ids, row.weights, strict=True) if w == 0.5] == chat.user(step.observation)
 
 
 @torch.no_grad()
