@@ -38,6 +38,7 @@ def test_what_does_not_exist_is_named() -> None:
         ("eval/AIME24", "Hugging Face"),
         ("game/Wordle-v0-easy", "NLTK"),
         ("game/Crosswords-v0-easy", "pandas"),
+        ("rg/ransom_note", "differ from process to process"),
         ("rg/game_of_life_halting", "pays 1 for any answer"),
     ],
 )
@@ -47,7 +48,7 @@ def test_what_cannot_be_played_is_refused_with_the_reason(level: str, reason: st
 
 
 def test_levels_are_plenty_and_steered_ones_list_their_commands() -> None:
-    assert len(LEVELS) == len(set(LEVELS)) == 121
+    assert len(LEVELS) == len(set(LEVELS)) == 118
     assert commands("game/Game2048-v0-hard") == [f"\\boxed{{{way}}}" for way in ("up", "down", "left", "right")]
     assert commands("rg/leg_counting") is None
 
