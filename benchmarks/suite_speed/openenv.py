@@ -1,0 +1,69 @@
+"""Steps per second over OpenEnv's protocol on an echo: our client and server against openenv-core's, 1 and 16 sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from palaestra import make
+from palaestra.envs.isolation.venvs import Recipe
+
+_HERE = Path(__file__).parent
+_THEIRS = _HERE.parents[1] / "tests" / "support" / "openenv_core" / "echo_server.py"
+
+
+def measure(seconds: float) -> dict[str, float | str]:
+    """See the other files of this folder; the stock is left out where its interpreter is not built."""
+    venv = Recipe(("openenv-core==0.3.0",), sys.executable, sys.version).venv
+    part, found = seconds / 4, {}
+    with _our_server() as url:
+        for clients in (1, 16):
+            found[f"ours_{clients}"] = asyncio.run(_ours(url, clients, part))
+    if venv.ready:
+        with _their_server(venv.python) as url:
+            for clients in (1, 16):
+                command = [venv.python, _HERE / "_openenv_core.py", url, str(clients), str(part)]
+                found[f"stock_{clients}"] = float(subprocess.run(command, capture_output=True, check=True).stdout)
+        found["stock_steps_per_second"] = found["stock_16"]
+        found["ratio"] = found["ours_16"] / found["stock_16"]
+    return {"steps_per_second": found["ours_16"], **found}
+
+
+async def _ours(url: str, clients: int, seconds: float) -> float:
+    end = (began := time.monotonic()) + seconds
+    return sum(await asyncio.gather(*(_play(url, end) for _ in range(clients)))) / (time.monotonic() - began)
+
+
+async def _play(url: str, end: float) -> int:
+    steps = 0
+    async with make("openenv/Remote-v0", url=url) as env:
+        await env.reset(seed=1)
+        while time.monotonic() < end:
+            await env.step("on")
+            steps += 1
+    return steps
+
+
+@contextmanager
+def _our_server() -> Iterator[str]:
+    arguments = ["serve", "bench/Echo-v0", "--import", str(_HERE / "_openenv_echo.py"), "--protocol", "openenv"]
+    command = [sys.executable, "-m", "palaestra", *arguments, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split(" at ")[1].split()[0]
+        process.terminate()
+
+
+@contextmanager
+def _their_server(python: Path) -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder, subprocess.Popen([python, _THEIRS, folder]) as process:
+        while not (port := Path(folder, "port")).exists():
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port.read_text()}"
+        process.terminate()
