@@ -120,11 +120,6 @@ class TasksConfig(Config, frozen=True, kw_only=True):
     max_turns: Positive = 30
     """Most turns of one episode; the episode is truncated there."""
 
-    def __post_init__(self) -> None:
-        """Refuse tasks that are none."""
-        if not (self.train or self.curriculum.levels):
-            raise ConfigError("tasks: name a suite in tasks.train, or levels in tasks.curriculum.levels")
-
 
 class AgentConfig(Config, frozen=True, kw_only=True):
     """How the model plays."""

@@ -21,7 +21,7 @@ from palaestra.agents.scripted import OracleAgent, RandomAgent
 from palaestra.config import Recipe
 from palaestra.envs.deadline import run_to_the_end
 from palaestra.envs.tasks import TaskSuite, load_suite
-from palaestra.errors import DataError, TrainingError, require
+from palaestra.errors import ConfigError, DataError, TrainingError, require
 from palaestra.evaluation.result import EvalResult
 from palaestra.files import cannot_write
 from palaestra.memory import peak_rss
@@ -156,6 +156,8 @@ class _Parts:
 def _suites(recipe: Recipe) -> dict[str, TaskSuite | None]:
     tasks = recipe.tasks
     levels = tasks.curriculum.levels
+    if not (tasks.train or levels):
+        raise ConfigError("tasks: name a suite in tasks.train, or levels in tasks.curriculum.levels")
     references = {"train": "" if levels else tasks.train, "validation": tasks.validation, "test": tasks.test}
     suites: dict[str, TaskSuite | None] = {
         name: load_suite(reference, **tasks.params) if reference else None for name, reference in references.items()

@@ -123,7 +123,7 @@ def test_a_killed_run_goes_on_to_the_same_result(folder: Path, moment: int) -> N
 
 def test_recipes_that_cannot_be_are_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"tasks\.train, or levels"):
-        parse_recipe("name: x\ntasks: {}\n")
+        check_recipe(parse_recipe("name: x\ntasks: {}\n"))
     with pytest.raises(ConfigError, match="lower_at"):
         check_recipe(recipe(folder, "tasks.curriculum.lower_at=0.9"))
     with pytest.raises(ConfigError, match="spo_tracker and tasks.curriculum each bring their own chooser"):
