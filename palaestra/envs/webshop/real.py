@@ -21,7 +21,9 @@ from palaestra.errors import DataError
 from palaestra.seeds import derive_seed
 
 MOST_BYTES = 1 << 30
-"""Of each file."""
+"""Of a JSON file, which is read as a whole."""
+MOST_STREAMED = 8 << 30
+"""Of JSON lines, of which only products stay in memory."""
 COMBINATIONS = 4
 """Most goals of a product from an instruction that no person wrote, each with another choice of its options."""
 SHUFFLE = 233
@@ -84,7 +86,7 @@ def read_catalogue(folder: Path) -> Real:
 def _items(folder: Path) -> Iterable[Item]:
     lines = _file(folder, "products*.jsonl*")
     if lines is not None:
-        return read_jsonl(lines, Item, most_bytes=MOST_BYTES)
+        return read_jsonl(lines, Item, most_bytes=MOST_STREAMED)
     return read_json(_needed(folder, "items_shuffle*.json"), list[Item], most_bytes=MOST_BYTES)
 
 

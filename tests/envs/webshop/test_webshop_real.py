@@ -185,7 +185,7 @@ def test_files_that_hold_something_else(tmp_path: Path, content: bytes, message:
 
 
 def test_a_bomb_does_not_go_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(real, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(real, "MOST_STREAMED", 1 << 20)
     bomb = gzip.compress(b'{"asin": "A", "name": "' + b" " * (1 << 24) + b'"}')
     official(tmp_path)
     (tmp_path / "products.jsonl.gz").write_bytes(bomb)
