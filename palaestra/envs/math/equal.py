@@ -41,6 +41,15 @@ def equal(answer: str, gold: str) -> bool | None:
     return False if one.denominator == other.denominator == 1 else None
 
 
+def repeats(answer: str, problem: str) -> bool:
+    """Whether `answer` is a formula that the problem itself shows, spaces aside, which solves nothing.
+
+    Words and single letters, such as that of a choice, are no formulas.
+    """
+    plain = _plain(answer)
+    return any(each in "+-*/^_!\\" for each in plain[1:]) and plain in _plain(problem)
+
+
 def number(text: str) -> Fraction | None:
     """The rational number that `text` writes in ASCII digits, exactly; `None` where it is none, or a very long one."""
     if len(text) > MOST_DIGITS:

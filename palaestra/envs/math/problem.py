@@ -9,7 +9,7 @@ import msgspec
 
 from palaestra.envs.core import Info
 from palaestra.envs.math.answer import last_answer, readable, said
-from palaestra.envs.math.equal import equal
+from palaestra.envs.math.equal import equal, repeats
 from palaestra.envs.math.judge import judge
 from palaestra.errors import DataError
 
@@ -51,7 +51,7 @@ class Grade(msgspec.Struct, frozen=True):
 
     right: bool
     error: str = ""
-    """Why the judge could not say: it took too long, or crashed."""
+    """Why nobody could say, or need say: the judge took too long, or crashed, or the answer repeats the problem."""
 
 
 def problem_of(params: Mapping[str, Any]) -> Problem:
@@ -79,8 +79,11 @@ def found_answer(problem: Problem, action: object) -> str | None:
 
 async def grade(problem: Problem, answer: str) -> Grade:
     """Whether `answer` solves `problem`; see `judge`."""
-    if problem.judge == "exact":
-        return Grade(equal(answer, problem.answer) is True)
+    plain = equal(answer, problem.answer)
+    if plain is not None or problem.judge == "exact":
+        return Grade(plain is True)
+    if repeats(answer, problem.problem):
+        return Grade(False, "the answer repeats the problem")
     judgement = await judge(answer, problem.answer)
     return Grade(judgement.right, judgement.error)
 

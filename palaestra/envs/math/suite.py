@@ -16,6 +16,7 @@ LEVEL = "arithmetic"
 LEVELS = (LEVEL, *SOURCES)
 ENVS = {None: "math/Answer-v0", "python": "math/Python-v0"}
 """By the tools that the agent has."""
+JUDGE_NAMES = ("math-verify", "exact")
 
 
 def load(
@@ -26,6 +27,7 @@ def load(
     tools: str | None = None,
     difficulty: int = arithmetic.DIFFICULTY,
     choices: int = 0,
+    judge: str = JUDGE_NAMES[0],
     max_turns: int = MAX_TURNS,
 ) -> TaskSuite:
     """The problems of one split.
@@ -37,6 +39,7 @@ def load(
         tools: `python` for the environment of several turns with an interpreter.
         difficulty: of `arithmetic`, 1 to 8.
         choices: of `arithmetic`: how many answers to choose from, which are then the admissible commands; 0 for none.
+        judge: of sets: `math-verify`, or `exact`, for which an expression is not the number that it comes to.
         max_turns: of an episode with tools.
 
     Raises:
@@ -52,9 +55,12 @@ def load(
         raise UnknownNameError("split of math", split, SPLITS)
     if tools not in ENVS:
         raise ConfigError(f"tools of the suite math is python or nothing, not {tools!r}")
-    more = {"max_turns": arithmetic.whole("max_turns", max_turns, 1, 1_000_000)} if tools else {}
+    if judge not in JUDGE_NAMES:
+        raise ConfigError(f"judge of the suite math is {' or '.join(JUDGE_NAMES)}, not {judge!r}")
+    more: dict[str, Any] = {"max_turns": arithmetic.whole("max_turns", max_turns, 1, 1_000_000)} if tools else {}
     if level == LEVEL:
         return _arithmetic(split, difficulty, choices, ENVS[tools], more)
+    more["judge"] = judge
     found = problems(level, split, data)
     return TaskSuite(
         f"math/{level}", split, len(found), lambda i: _task(ENVS[tools], split, found[i][0], i, found[i][1], more)

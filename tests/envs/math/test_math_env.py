@@ -16,8 +16,11 @@ from palaestra.errors import ConfigError, DataError, EnvError
 ID = "math/Answer-v0"
 
 
+SIX_TIMES_SEVEN = {"problem": "6 * 7?", "answer": "42", "judge": "exact"}
+
+
 def task(**params: Any) -> Task:
-    return Task(env=ID, name="t", params={"problem": "6 * 7?", "answer": "42", "judge": "exact", **params})
+    return Task(env=ID, name="t", params={**SIX_TIMES_SEVEN, **params})
 
 
 def answered(action: Any, **params: Any) -> Any:
@@ -90,6 +93,22 @@ def test_a_judge_decides_where_equality_does_not() -> None:
     step = answered(r"\boxed{9^{9^{9^9}}}", judge="math-verify")
     assert step.reward == 0
     assert step.info["judge_error"] == "timeout"
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "reward"),
+    [
+        (r"What is $17 \cdot 3$?", r"17\cdot 3", 0),
+        (r"What is $17 \cdot 3$?", r"51 \text{ apples}", 1),
+        (r"What is $17 \cdot 3$?", "x=51", 1),
+        ("Is $x$ 51, or (A) 17, (B) 51?", "51", 1),
+    ],
+)
+def test_repeating_the_problem_does_not_solve_it(question: str, answer: str, reward: float) -> None:
+    pytest.importorskip("math_verify", reason="not installed: pip install 'palaestra[math]'")
+    step = answered(rf"\boxed{{{answer}}}", problem=question, answer="51", judge="math-verify")
+    assert step.reward == reward
+    assert ("judge_error" in step.info) == (not reward)
 
 
 @pytest.mark.parametrize(

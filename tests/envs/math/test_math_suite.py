@@ -94,6 +94,13 @@ def test_sets_are_read_from_a_folder_a_file_and_the_variable(tmp_path: Path, mon
         assert task.kind == "aime24"
 
 
+def test_the_judge_can_be_equality_alone(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"problem": "p", "answer": "7"}])
+    (plain,), (exact,) = (load_suite("math/aime25:test", data=path, judge=name) for name in ("math-verify", "exact"))
+    assert plain.params == {**exact.params, "judge": "math-verify"}
+    assert exact.params["judge"] == "exact"
+
+
 def test_parquet_reads_as_json_lines_do(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="not installed: pip install 'palaestra[hub]'")
     import pyarrow
@@ -149,7 +156,8 @@ def test_what_does_not_exist_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
         load_suite("math/gsm8k:train", data=str(tmp_path))
     with pytest.raises(DataError, match="does not exist"):
         load_suite("math/gsm8k:train", data=str(tmp_path / "absent"))
-    for params in ({"tools": "bash"}, {"difficulty": 99}, {"choices": -1}, {"max_turns": 0, "tools": "python"}):
+    wrong: list[dict[str, Any]] = [{"tools": "bash"}, {"judge": "me"}, {"difficulty": 99}, {"choices": -1}]
+    for params in (*wrong, {"max_turns": 0, "tools": "python"}):
         with pytest.raises(ConfigError):
             load_suite("math:train", **params)
 
