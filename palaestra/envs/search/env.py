@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -89,10 +90,10 @@ class QuestionsEnv(Env[str, Any]):
         """
         params = dict(task.params) if task is not None else self._drawn(seed)
         self._state = None  # stays, should this fail
-        self._open(State(params, read_options(params, self.options)))
-        state = self._playing
-        self._state = replace(state, seen=asked_for(self._question.text))
-        text = f"{_HOW[state.options.action]}\n\nQuestion: {escaped(self._question.text)}"
+        chosen = read_options(params, self.options)
+        await self._open(params)
+        self._state = State(params, chosen, seen=asked_for(self._question.text))
+        text = f"{_HOW[chosen.action]}\n\nQuestion: {escaped(self._question.text)}"
         return Reset(text, self._info(invalid=False))
 
     async def step(self, action: Any) -> Step[str]:
@@ -118,7 +119,9 @@ class QuestionsEnv(Env[str, Any]):
 
     async def restore(self, state: State) -> None:
         """Continue from `state`, in this or any other instance."""
-        self._open(state)
+        self._state = None
+        await self._open(state.params)
+        self._state = state
 
     async def oracle(self) -> str:
         """The next call on the way over the supporting pages; where they are not known, one search, then the answer."""
@@ -138,9 +141,10 @@ class QuestionsEnv(Env[str, Any]):
         """`search`, `read` and `answer`."""
         return schemas()
 
-    def _open(self, state: State) -> None:
-        shelved = shelf.fetch(state.params)
-        self._question, self._corpus, self._state = shelved.question, shelved.corpus(), state
+    async def _open(self, params: Mapping[str, Any]) -> None:
+        """Find the question; a large corpus is built beside the event loop, so that other episodes go on."""
+        found = _fetch(params) if shelf.is_small(params) else await asyncio.to_thread(_fetch, params)
+        self._question, self._corpus = found
 
     def _drawn(self, seed: int | None) -> dict[str, Any]:
         seed = fresh_seed(None) if seed is None else seed
@@ -205,3 +209,8 @@ class QuestionsEnv(Env[str, Any]):
             )
             info["admissible_commands"] = listed
         return info
+
+
+def _fetch(params: Mapping[str, Any]) -> tuple[Question, Corpus]:
+    shelved = shelf.fetch(params)
+    return shelved.question, shelved.corpus()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache, lru_cache, partial
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from palaestra.envs.hub import dataset_file
 from palaestra.envs.params import split_of, whole
 from palaestra.envs.search.corpus import Corpus, Page
 from palaestra.envs.search.files import Asked, find_file, read_corpus, read_questions
+from palaestra.envs.search.kept import Kept
 from palaestra.envs.search.options import NAMES
 from palaestra.envs.search.questions import Question
 from palaestra.envs.search.rows import Row
@@ -45,7 +46,18 @@ class Filed:
 
     def __init__(self, asked: Iterable[Asked], pages: Callable[[], Iterable[Page]]) -> None:
         self.asked = _by_id(asked)
-        self.corpus = cache(lambda: Corpus(pages()))
+        self._pages, self._corpus = pages, Kept[Corpus](1)
+
+    def corpus(self) -> Corpus:
+        """The pages, searchable.
+
+        Raises:
+            DataError: a corpus file holds something else.
+        """
+        return self._corpus.get("corpus", lambda: Corpus(self._pages()))
+
+
+_sources = Kept[Filed](4)
 
 
 def load_filed(split: str, level: str, params: Mapping[str, Any]) -> TaskSuite:
@@ -143,8 +155,11 @@ def _stamped(name: str, questions: Path, corpus: Path | None, most: int) -> Sour
     return Source(name, questions, corpus, most, tuple((f.stat().st_size, f.stat().st_mtime_ns) for f in files))
 
 
-@lru_cache(4)
 def _filed(source: Source) -> Filed:
+    return _sources.get(source, lambda: _read(source))
+
+
+def _read(source: Source) -> Filed:
     if source.set == FILE:
         assert source.corpus is not None
         return Filed(read_questions(source.questions), partial(read_corpus, source.corpus))

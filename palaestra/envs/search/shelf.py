@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from palaestra.envs.params import whole
 from palaestra.envs.search.corpus import Corpus
+from palaestra.envs.search.kept import Kept
 from palaestra.envs.search.pages import write_pages
 from palaestra.envs.search.questions import LEVELS, Question, ask
 from palaestra.envs.search.world import FEWEST, MOST, World, build_world
@@ -20,8 +19,10 @@ WORLDS = {"train": 8, "validation": 2, "test": 2}
 """Split -> its worlds."""
 QUESTIONS = {"train": 500, "validation": 250, "test": 250}
 """Split -> questions of each of its worlds, for each level."""
-_lock = threading.RLock()
-"""One thread builds; the others wait for what it builds."""
+_worlds = Kept[World](2)
+"""Only what is made of them is used again."""
+_questions = Kept[tuple[Question, ...]](64)
+_corpora = Kept[Corpus](16)
 
 
 class Shelved(NamedTuple):
@@ -42,8 +43,7 @@ def fetch(params: Mapping[str, Any]) -> Shelved:
     if "question" in params:
         from palaestra.envs.search.filed import fetch_filed
 
-        with _lock:
-            return fetch_filed(params)
+        return fetch_filed(params)
     split, level = str(params.get("split")), str(params.get("level"))
     check_names(split, level)
     number = whole(params, "world", "a search task", most=WORLDS[split] - 1)
@@ -51,6 +51,12 @@ def fetch(params: Mapping[str, Any]) -> Shelved:
     asked = questions(split, number, pages, level)
     index = whole(params, "index", "a search task", most=len(asked) - 1)
     return Shelved(asked[index], lambda: corpus(split, number, pages))
+
+
+def is_small(params: Mapping[str, Any]) -> bool:
+    """Whether a task's corpus is ready, or made in so short a time that nobody has to wait for it."""
+    pages = params.get("pages", PAGES)
+    return "question" not in params and isinstance(pages, int) and pages <= 2 * PAGES
 
 
 def check_names(split: str, level: str) -> None:
@@ -67,31 +73,27 @@ def questions(split: str, number: int, pages: int, level: str) -> tuple[Question
     Raises:
         DataError: the world is too small for so many.
     """
-    with _lock:
-        return _questions(split, number, pages, level)
+    key = (split, number, pages)
+    return _questions.get((*key, level), lambda: _asked(_world(*key), level, QUESTIONS[split], _name(*key)))
 
 
 def corpus(split: str, number: int, pages: int) -> Corpus:
     """The pages of one world."""
-    with _lock:
-        return _corpus(split, number, pages)
+    key = (split, number, pages)
+    return _corpora.get(key, lambda: Corpus(write_pages(_world(*key), _name(*key))))
 
 
-@lru_cache(64)
-def _questions(split: str, number: int, pages: int, level: str) -> tuple[Question, ...]:
-    count = QUESTIONS[split]
-    asked = tuple(ask(_world(split, number, pages), level, count, f"{split}/{number}/{pages}"))
+def _asked(world: World, level: str, count: int, seed: str) -> tuple[Question, ...]:
+    asked = tuple(ask(world, level, count, seed))
     if len(asked) < count:
-        raise DataError(f"a world of {pages} pages has only {len(asked)} of {count} {level} questions; use more pages")
+        size = len(world.entities)
+        raise DataError(f"a world of {size} pages has only {len(asked)} of {count} {level} questions; use more pages")
     return asked
 
 
-@lru_cache(16)
-def _corpus(split: str, number: int, pages: int) -> Corpus:
-    return Corpus(write_pages(_world(split, number, pages), f"{split}/{number}/{pages}"))
-
-
-@lru_cache(2)
 def _world(split: str, number: int, pages: int) -> World:
-    """Only what is made of it is kept."""
-    return build_world(split, number, pages)
+    return _worlds.get((split, number, pages), lambda: build_world(split, number, pages))
+
+
+def _name(split: str, number: int, pages: int) -> str:
+    return f"{split}/{number}/{pages}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 import time
 from typing import Any
 
@@ -24,7 +25,7 @@ from palaestra.envs.search.questions import LEVELS
 from palaestra.envs.search.request import TOOLS
 from palaestra.envs.search.suite import load
 from palaestra.envs.tasks import Task, load_suite
-from palaestra.errors import ConfigError, DataError, EnvError, UnknownNameError
+from palaestra.errors import ConfigError, DataError, EnvError, MissingExtraError, UnknownNameError
 
 ID = "search/Questions-v0"
 
@@ -303,6 +304,29 @@ def test_larger_worlds() -> None:
     task = load("test", "hard", pages=3000)[0]
     assert task.name == "hard-3000-0-0"
     assert asyncio.run(solve(task)).reward == 1.0
+
+
+def test_a_large_corpus_is_built_beside_the_other_episodes() -> None:
+    async def run() -> int:
+        async with make(ID) as one, make(ID) as other:
+            await one.reset(seed=1)
+            reset = asyncio.create_task(other.reset(task=load("test", "easy", pages=5000)[0]))
+            turns = 0
+            while not reset.done():
+                await one.reset(seed=1)
+                await asyncio.sleep(0)
+                turns += 1
+            assert (await other.step(await other.oracle())).info["tool"]["ok"]
+            return turns
+
+    assert asyncio.run(run()) > 5
+
+
+def test_without_tantivy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tantivy", None)
+    task = load("validation", "easy", pages=137)[0]
+    with pytest.raises(MissingExtraError, match=r"palaestra\[fulltext\]"):
+        asyncio.run(QuestionsEnv().reset(task=task))
 
 
 GOOD = {"split": "test", "level": "easy", "world": 0, "index": 0}
