@@ -207,7 +207,7 @@ class FromGymnasium(Env[str, Any]):
         return self.env.render()
 
     def _remember(self, raw: Any, info: Mapping[str, Any]) -> tuple[str, Info]:
-        admissible = _admissible(self.env.action_space, info)
+        admissible = admissible_numbers(self.env.action_space, info)
         known: Info = dict(info) if admissible is None else {**info, "admissible_commands": admissible}
         if "is_success" in known:
             known["success"] = bool(known["is_success"])
@@ -224,7 +224,8 @@ class FromGymnasium(Env[str, Any]):
         return f"FromGymnasium({self.env!r})"
 
 
-def _admissible(space: spaces.Space[Any], info: Mapping[str, Any]) -> list[str] | None:
+def admissible_numbers(space: spaces.Space[Any], info: Mapping[str, Any]) -> list[str] | None:
+    """The actions of a `Discrete` space that `info["action_mask"]`, where there is one, allows; else `None`."""
     if not isinstance(space, spaces.Discrete):
         return None
     mask = info.get("action_mask", np.ones(int(space.n)))
@@ -256,7 +257,7 @@ def parse_action(space: spaces.Space[Any], text: str) -> Any:
     except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RecursionError):
         action = None
     if action is None or not space.contains(action):
-        raise ValueError(f"{text.strip()!r} is not an action; write {_wanted(space)}.")
+        raise ValueError(f"{text.strip()!r} is not an action; write {wanted_action(space)}.")
     return action
 
 
@@ -316,7 +317,8 @@ def _text_of(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _wanted(space: spaces.Space[Any]) -> str:
+def wanted_action(space: spaces.Space[Any]) -> str:
+    """What to write as an action of `space`, in words."""
     if isinstance(space, spaces.Discrete):
         return f"one number from {space.start} to {space.start + space.n - 1}"
     if isinstance(space, spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary):

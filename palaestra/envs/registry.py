@@ -360,3 +360,4 @@ register(
     "palaestra.envs.verifiers.env:VerifiersEnv",
     placement=foreign("verifiers", "verifiers==0.4.0"),
 )
+register("gymnasium/Text-v0", "palaestra.envs.gymnasium_text.env:GymnasiumTextEnv")

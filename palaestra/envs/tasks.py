@@ -95,6 +95,7 @@ _BUILT_IN = {
     "textarena": "palaestra.envs.textarena",
     "gem": "palaestra.envs.gem",
     "verifiers": "palaestra.envs.verifiers",
+    "gymnasium": "palaestra.envs.gymnasium_text",
 }
 """Name -> folder, with `suite.load` and `card.CARD`."""
 _LOADERS: dict[str, SuiteLoader | str] = {name: f"{folder}.suite:load" for name, folder in _BUILT_IN.items()}

@@ -193,7 +193,7 @@ def test_register_accepts_a_plain_gymnasium_environment() -> None:
         assert isinstance(env.unwrapped, FromGymnasium)
         first = await env.reset(seed=0)
         assert first.info["admissible_commands"] == ["1", "2"]
-        place = env.env.env.env.place  # type: ignore[attr-defined]
+        place = env.unwrapped.env.unwrapped.place  # type: ignore[attr-defined]
         steps = [await env.step("2") for _ in range(3 - place)]
         await env.close()
         return [first, steps[0], steps[-1]]
