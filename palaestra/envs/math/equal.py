@@ -47,7 +47,7 @@ def repeats(answer: str, problem: str) -> bool:
     Words and single letters, such as that of a choice, are no formulas.
     """
     plain = _plain(answer)
-    return any(each in "+-*/^_!\\" for each in plain[1:]) and plain in _plain(problem)
+    return any(each in "+-*/^_!{\\" for each in plain[1:]) and plain in _plain(problem)
 
 
 def number(text: str) -> Fraction | None:

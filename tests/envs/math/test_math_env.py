@@ -101,6 +101,7 @@ def test_a_judge_decides_where_equality_does_not() -> None:
         (r"What is $17 \cdot 3$?", r"17\cdot 3", 0),
         (r"What is $17 \cdot 3$?", r"51 \text{ apples}", 1),
         (r"What is $17 \cdot 3$?", "x=51", 1),
+        (r"Simplify $\sqrt{2601}$.", r"\sqrt{2601}", 0),
         ("Is $x$ 51, or (A) 17, (B) 51?", "51", 1),
     ],
 )
