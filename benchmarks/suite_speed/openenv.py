@@ -1,4 +1,4 @@
-"""Steps per second over OpenEnv's protocol on an echo: our client and server against openenv-core's, 1 and 16 sessions."""
+"""Steps per second over OpenEnv's protocol on an echo: ours against openenv-core's, with 1 and 16 sessions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def measure(seconds: float) -> dict[str, float | str]:
     if venv.ready:
         with _their_server(venv.python) as url:
             for clients in (1, 16):
-                command = [venv.python, _HERE / "_openenv_core.py", url, str(clients), str(part)]
+                # -P, because modules beside the script are called math and the like.
+                command = [venv.python, "-P", _HERE / "_openenv_core.py", url, str(clients), str(part)]
                 found[f"stock_{clients}"] = float(subprocess.run(command, capture_output=True, check=True).stdout)
         found["stock_steps_per_second"] = found["stock_16"]
         found["ratio"] = found["ours_16"] / found["stock_16"]
@@ -56,14 +57,18 @@ def _our_server() -> Iterator[str]:
     command = [sys.executable, "-m", "palaestra", *arguments, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield process.stdout.readline().split(" at ")[1].split()[0]
-        process.terminate()
+        try:
+            yield process.stdout.readline().split(" at ")[1].split()[0]
+        finally:
+            process.kill()
 
 
 @contextmanager
 def _their_server(python: Path) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder, subprocess.Popen([python, _THEIRS, folder]) as process:
-        while not (port := Path(folder, "port")).exists():
+        while not (port := Path(folder, "port")).exists() and process.poll() is None:
             time.sleep(0.05)
-        yield f"http://127.0.0.1:{port.read_text()}"
-        process.terminate()
+        try:
+            yield f"http://127.0.0.1:{port.read_text()}"
+        finally:
+            process.kill()

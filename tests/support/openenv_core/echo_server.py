@@ -38,9 +38,7 @@ class Echo(Environment):
         if action.message != "on":
             self.said += 1
         reward = 1.0 if action.message == "good" else None
-        return EchoObservation(
-            echoed=action.message, length=len(action.message), reward=reward, done=self.said >= 3
-        )
+        return EchoObservation(echoed=action.message, length=len(action.message), reward=reward, done=self.said >= 3)
 
     @property
     def state(self):
@@ -50,6 +48,7 @@ class Echo(Environment):
 async def main(folder: Path) -> None:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
+    listener.listen()  # who reads the port may come before the server runs
     app = create_app(Echo, EchoAction, EchoObservation, max_concurrent_envs=64)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     unfinished = folder / "port.new"

@@ -43,6 +43,7 @@ class Adder(MCPEnvironment):
 async def main(folder: Path) -> None:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
+    listener.listen()  # who reads the port may come before the server runs
     app = create_app(Adder, CallToolAction, CallToolObservation, max_concurrent_envs=8)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     unfinished = folder / "port.new"
