@@ -29,6 +29,7 @@ class Snapshot(NamedTuple):
     """Nobody plays it: `restore` plays a copy."""
     actions: tuple[int, ...]
     success: bool
+    score: float
 
 
 class BabyAIEnv(Env[str, str]):
@@ -46,7 +47,7 @@ class BabyAIEnv(Env[str, str]):
         self._seed = 0
         self._playing_level = level
         self._actions: list[int] = []
-        self._success = False
+        self._success, self._score = False, 0.0
         self._oracle: Oracle | None = None
 
     async def reset(
@@ -61,7 +62,7 @@ class BabyAIEnv(Env[str, str]):
         index = secrets.randbits(31) if seed is None else seed
         params = task.params if task is not None else {"level": self.level, "split": "train", "index": index}
         self._game, self._playing_level, self._seed = _begin(params)
-        self._actions, self._success, self._oracle = [], False, None
+        self._actions, self._success, self._score, self._oracle = [], False, 0.0, None
         text = f"Your task is to {self._game.mission}.\n{describe(self._game)}"
         return Reset(text, self._info(self._game, False))
 
@@ -74,6 +75,7 @@ class BabyAIEnv(Env[str, str]):
         _, reward, terminated, truncated, _ = game.step(taken)
         self._actions.append(taken)
         self._success = bool(terminated) and float(reward) > 0
+        self._score += float(reward)
         text = f"{NOTHING_HAPPENS}\n{describe(game)}" if invalid else describe(game)
         ended_by_limit = bool(truncated) and not terminated
         return Step(text, float(reward), bool(terminated), ended_by_limit, self._info(game, invalid))
@@ -85,12 +87,13 @@ class BabyAIEnv(Env[str, str]):
     async def snapshot(self) -> Snapshot:
         """The episode's state; takes a millisecond."""
         game = copy.deepcopy(self._playing)
-        return Snapshot(self._playing_level, self._seed, game, tuple(self._actions), self._success)
+        return Snapshot(self._playing_level, self._seed, game, tuple(self._actions), self._success, self._score)
 
     async def restore(self, state: Snapshot) -> None:
         """Continue from `state`, in this or any other instance."""
         self._game, self._oracle = copy.deepcopy(state.game), None
-        self._playing_level, self._seed, self._success = state.level, state.seed, state.success
+        self._playing_level, self._seed = state.level, state.seed
+        self._success, self._score = state.success, state.score
         self._actions = list(state.actions)
 
     async def oracle(self) -> str:
@@ -117,6 +120,7 @@ class BabyAIEnv(Env[str, str]):
             "success": self._success,
             "invalid": invalid,
             "task_type": self._playing_level,
+            "score": self._score,
         }
 
 

@@ -36,6 +36,7 @@ HOLES = 0.2
 """Share of the cells that are holes, as in Gymnasium's random maps."""
 
 
+@lru_cache(4096)
 def generate(level: str, split: str, index: int) -> Lake:
     """Lake number `index` of a split; always the same one, and the same slippery or not.
 

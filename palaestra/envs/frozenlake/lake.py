@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from palaestra.errors import DataError
 
@@ -25,6 +26,12 @@ class Lake:
     slippery: bool = False
     """Whether a step leads where it is meant to in one case of three, and else to either side."""
 
+    @cached_property
+    def table(self) -> tuple[dict[str, tuple[int, ...]], ...]:
+        """For each cell, direction -> where a step leads, every cell as likely as the others."""
+        cells = range(self.width * self.height)
+        return tuple({name: _outcomes(self, cell, name) for name in ("up", "down", "left", "right")} for cell in cells)
+
 
 def step_to(lake: Lake, cell: int, direction: str) -> int:
     """The cell beside `cell`, or `cell` itself at the shore."""
@@ -40,6 +47,10 @@ def step_to(lake: Lake, cell: int, direction: str) -> int:
 
 def outcomes(lake: Lake, cell: int, direction: str) -> tuple[int, ...]:
     """Where a step leads, every cell as likely as the others; a cell may come up more than once."""
+    return lake.table[cell][direction]
+
+
+def _outcomes(lake: Lake, cell: int, direction: str) -> tuple[int, ...]:
     if not lake.slippery:
         return (step_to(lake, cell, direction),)
     middle = ORDER.index(direction)
@@ -48,7 +59,7 @@ def outcomes(lake: Lake, cell: int, direction: str) -> tuple[int, ...]:
 
 def admissible(lake: Lake, cell: int) -> list[str]:
     """The directions in which a step may lead away."""
-    return [name for name in ("up", "down", "left", "right") if any(to != cell for to in outcomes(lake, cell, name))]
+    return [name for name, there in lake.table[cell].items() if there.count(cell) < len(there)]
 
 
 def rows(lake: Lake) -> tuple[str, ...]:

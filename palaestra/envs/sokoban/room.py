@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from palaestra.errors import DataError
@@ -32,11 +33,17 @@ class Room:
     floor: frozenset[int]
     """Cells that are no walls."""
     targets: frozenset[int]
-    steps: dict[str, int] = field(init=False, compare=False, repr=False)
-    """Direction -> what a move in it adds to a cell."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", {"up": -self.width, "down": self.width, "left": -1, "right": 1})
+    @cached_property
+    def steps(self) -> dict[str, int]:
+        """Direction -> what a move in it adds to a cell."""
+        return {"up": -self.width, "down": self.width, "left": -1, "right": 1}
+
+    @cached_property
+    def cells(self) -> tuple[str, ...]:
+        """The symbol of each cell where nobody stands."""
+        symbols = {**dict.fromkeys(self.floor, FLOOR), **dict.fromkeys(self.targets, TARGET)}
+        return tuple(symbols.get(cell, WALL) for cell in range(self.width * self.height))
 
 
 def move(room: Room, state: State, step: int) -> State:
@@ -64,9 +71,7 @@ def solved(room: Room, state: State) -> bool:
 
 def picture(room: Room, boxes: frozenset[int] = frozenset(), player: int = -1) -> tuple[str, ...]:
     """The room as text, a line for each row; without a player where there is none."""
-    cells = [FLOOR if cell in room.floor else WALL for cell in range(room.width * room.height)]
-    for cell in room.targets:
-        cells[cell] = TARGET
+    cells = list(room.cells)
     for cell in boxes:
         cells[cell] = DONE if cell in room.targets else BOX
     if player >= 0:

@@ -73,7 +73,7 @@ def test_a_command_that_makes_no_sense_takes_a_turn_and_changes_nothing() -> Non
         env = BabyAIEnv()
         first = await env.reset(task=game_task(level="GoToLocal", seed=1, max_turns=3))
         view = first.observation.split("\n", 1)[1]
-        for action in ("dance", "drop", 7):
+        for action in ("dance" * 200_000, "tоggle", 7):  # a letter of another alphabet
             step = await env.step(action)  # type: ignore[arg-type]
             assert step.observation == f"{NOTHING_HAPPENS}\n{view}"
             assert step.info["invalid"]
@@ -147,7 +147,7 @@ def test_the_oracle_solves_levels_of_every_kind() -> None:
             while True:
                 step = await env.step(await env.oracle())
                 if step.terminated or step.truncated:
-                    return bool(step.info["success"]) and 0 < step.reward <= 1
+                    return bool(step.info["success"]) and 0 < step.reward == step.info["score"] <= 1
 
     for level in ("GoToLocal", "PutNextLocal", "UnlockPickup", "OpenDoor", "GoToSeqS5R2", "BlockedUnlockPickup"):
         assert asyncio.run(solve(level)), level

@@ -40,6 +40,16 @@ def test_a_task_is_one_game() -> None:
     assert suite[0].kind == "GoToLocal"
 
 
+def test_the_card_names_every_level() -> None:
+    pytest.importorskip("minigrid", reason="minigrid is not installed: pip install 'palaestra[babyai]'")
+    from palaestra.envs.babyai.card import CARD
+    from palaestra.envs.babyai.levels import levels
+    from palaestra.envs.babyai.suite import LEVEL
+
+    assert sorted(CARD.levels) == sorted(levels())
+    assert CARD.levels[0] == LEVEL
+
+
 def test_unknown_levels_and_splits_name_the_nearest() -> None:
     pytest.importorskip("minigrid", reason="minigrid is not installed: pip install 'palaestra[babyai]'")
     with pytest.raises(UnknownNameError, match="'BossLevel'"):
