@@ -1,4 +1,4 @@
-"""Answers judged per second through the environment, and by `math-verify` as it comes, in this process and unprotected."""
+"""Answers judged per second through the environment, and by `math-verify` as it comes, here and unprotected."""
 
 from __future__ import annotations
 
