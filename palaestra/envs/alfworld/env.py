@@ -91,4 +91,5 @@ class HouseholdEnv(Env[str, str]):
             "success": world.won(),
             "invalid": invalid,
             "task_type": world.game.goal.kind,
+            "score": float(world.won()),
         }

@@ -102,6 +102,7 @@ class OriginalEnv(Env[str, str]):
             "success": bool(state["won"]),
             "invalid": invalid,
             "task_type": self._playing.kind,
+            "score": float(state["won"]),
         }
 
 
