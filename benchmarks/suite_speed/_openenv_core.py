@@ -1,4 +1,4 @@
-"""Run by the interpreter with openenv-core: `URL CLIENTS SECONDS` steps there with its own clients, prints steps/s."""
+"""Run by the interpreter with openenv-core: `URL SECONDS CLIENTS...` steps there with its clients, prints steps/s."""
 
 import asyncio
 import sys
@@ -17,10 +17,11 @@ async def play(url: str, end: float) -> int:
     return steps
 
 
-async def main(url: str, clients: str, seconds: str) -> None:
+async def measured(url: str, seconds: float, clients: int) -> float:
     began = time.monotonic()
-    steps = await asyncio.gather(*(play(url, began + float(seconds)) for _ in range(int(clients))))
-    print(sum(steps) / (time.monotonic() - began))
+    steps = await asyncio.gather(*(play(url, began + seconds) for _ in range(clients)))
+    return sum(steps) / (time.monotonic() - began)
 
 
-asyncio.run(main(*sys.argv[1:]))
+for clients in sys.argv[3:]:
+    print(asyncio.run(measured(sys.argv[1], float(sys.argv[2]), int(clients))))
