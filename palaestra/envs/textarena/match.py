@@ -61,7 +61,7 @@ class Match:
     def copy(self) -> Match:
         """A match that goes on as this one would, apart from it."""
         twin = copy.copy(self)
-        twin._env, twin._chance = copy.deepcopy(self._env), copy.copy(self._chance)
+        twin._env, twin._chance = copy.deepcopy(self._env), self._chance.copy()
         twin._generator = random.Random()
         twin._generator.setstate(self._generator.getstate())
         return twin
@@ -74,15 +74,14 @@ class Match:
         Raises:
             EnvError: textarena is of another version, or fails without the agent's doing.
         """
-        try:
-            with self._chance.lent():
-                self.invalid = not self._accepts(action)
-        except Exception as error:
-            if not SUPPORTED.is_found:
-                raise SUPPORTED.misfit(error) from error
-            self.done = self.invalid = True
-            return Turn(f"The game could not understand it: {type(error).__name__}.", -1.0, True, True)
         with self._chance.lent():
+            try:
+                self.invalid = not self._accepts(action)
+            except Exception as error:
+                if not SUPPORTED.is_found:
+                    raise SUPPORTED.misfit(error) from error
+                self.done = self.invalid = True
+                return Turn(f"The game could not understand it: {type(error).__name__}.", -1.0, True, True)
             self._others_move()
         self.text = self._told(self.seat)
         if not self.done:
