@@ -17,10 +17,10 @@ from pathlib import Path
 import msgspec
 
 from palaestra.envs.hashing import digest
-from palaestra.envs.isolation.venvs import cache_root
 from palaestra.envs.textworld import generate
 from palaestra.envs.textworld.recipe import Recipe
 from palaestra.errors import EnvError, MissingExtraError
+from palaestra.files import cache_root
 
 SECONDS = 600
 """Most time to make a game; the largest take some seconds."""

@@ -17,6 +17,9 @@ from textworld.envs import JerichoEnv
 from textworld.envs.wrappers.tw_inform7 import GameData, Inform7Data, StateTracking
 from textworld.generator.game import GameProgression
 
+MOST_PLACES = 500
+"""States of a game that are kept, each in a few kB."""
+
 
 def open_game(game: Path, advising: bool) -> Any:
     """What `textworld.start` makes of a game file; `advising` also has it keep a plan."""
@@ -102,34 +105,55 @@ def _bound(mapping: dict[Any, Any], parameters: Iterable[Any], arguments: Iterab
     return changed
 
 
-class _Progression(GameProgression):  # type: ignore[misc]
-    """The package's, whose valid actions are kept by rule."""
+class _Place:
+    """What can be done in one state of the game."""
 
-    def __init__(self, game: Any, track_quests: bool, rules: list[_Rule]) -> None:
+    def __init__(self, by_rule: list[list[Any]]) -> None:
+        self.by_rule = by_rule
+        self.actions = list(chain.from_iterable(by_rule))
+        self.admissible: list[str] | None = None
+        """Their commands, once somebody has asked."""
+        self.events: dict[str, Any] = {}
+        """What the interpreter says -> the action that it means, as far as it was asked."""
+
+
+class _Progression(GameProgression):  # type: ignore[misc]
+    """The package's, whose valid actions are kept by rule, and by state for who comes back to one."""
+
+    def __init__(self, game: Any, track_quests: bool, rules: list[_Rule], places: dict[Any, _Place]) -> None:
         super().__init__(game, track_quests)
-        self._rules, self._given = rules, game.kb.types.constants_mapping
-        self._by_rule: list[list[Any]] = [[] for _ in rules]
+        self._rules, self._given, self._places = rules, game.kb.types.constants_mapping, places
         self._facts: dict[Any, list[Any]] = {}
-        self._ask(set(self.state._facts), range(len(rules)))
+        self.place = _Place([[] for _ in rules])
+        self._arrive(set(self.state._facts), whole=True)
 
     def update(self, action: Any) -> None:
         """Do the action."""
-        changed = {fact.signature for fact in (*action.added, *action.removed)}
         if self.state.apply(action):
-            self._ask(changed, [i for i, rule in enumerate(self._rules) if rule.concerned(changed)])
+            self._arrive({fact.signature for fact in (*action.added, *action.removed)})
         for progression in self.quest_progressions:
             progression.update(action, self.state)
 
-    def _ask(self, changed: Iterable[Any], places: Iterable[int]) -> None:
+    def _arrive(self, changed: set[Any], whole: bool = False) -> None:
         for signature in changed:
             self._facts[signature] = sorted(self.state.facts_with_signature(signature))
-        for i in places:
-            rule = self._rules[i]
-            if rule.free:
-                self._by_rule[i] = list(self.state.all_instantiations(rule.rule, self._given))
-            else:
-                self._by_rule[i] = rule.actions(self._facts, self._given)
-        self._valid_actions = list(chain.from_iterable(self._by_rule))
+        state = frozenset(chain.from_iterable(self._facts.values()))
+        if state not in self._places:
+            if len(self._places) >= MOST_PLACES:
+                self._places.clear()
+            self._places[state] = _Place(
+                [
+                    self._ask(rule) if whole or rule.concerned(changed) else before
+                    for rule, before in zip(self._rules, self.place.by_rule, strict=True)
+                ]
+            )
+        self.place = self._places[state]
+        self._valid_actions = self.place.actions
+
+    def _ask(self, rule: _Rule) -> list[Any]:
+        if rule.free:
+            return list(self.state.all_instantiations(rule.rule, self._given))
+        return rule.actions(self._facts, self._given)
 
 
 class _Texts(dict[Any, str]):
@@ -150,14 +174,15 @@ class _Tracking(StateTracking):  # type: ignore[misc]
         super().load(gamefile)
         kb = self._game.kb
         self._rules = [_Rule(rule, kb.logic.types, kb.types.constants_mapping) for rule in kb.rules.values()]
+        self._places: dict[Any, _Place] = {}
         self._commands = _Texts(lambda action: str(self._inform7.gen_commands_from_actions([action])[0]))
         self._events = _Texts(self._event)
 
     def reset(self) -> Any:
         self.state = self._wrapped_env.reset()
         self._send("tw-trace-actions")  # has the interpreter say what happens
-        self._game_progression = _Progression(self._game, self.request_infos.policy_commands, self._rules)
-        self._list()
+        advising = self.request_infos.policy_commands
+        self._game_progression = _Progression(self._game, advising, self._rules, self._places)
         self._gather_infos()
         return self.state
 
@@ -170,19 +195,23 @@ class _Tracking(StateTracking):  # type: ignore[misc]
             action = self._detect(event.lower())
             if action is not None:
                 self._game_progression.update(action)
-                self._list()
         self._gather_infos()
         self.state["done"] = self.state["won"] or self.state["lost"]
         return self.state, score, self.state["done"]
 
-    def _list(self) -> None:
-        actions = self._game_progression.valid_actions
-        self._admissible = sorted({self._commands[action] for action in actions})
+    def _list(self) -> list[str]:
+        place = self._game_progression.place
+        if place.admissible is None:
+            place.admissible = sorted({self._commands[action] for action in place.actions})
+        return list(place.admissible)
 
     def _detect(self, event: str) -> Any:
         """The action that is the event; of several the one with most preconditions, the first of those."""
-        found = [one for one in self._game_progression.valid_actions if self._events[one] == event]
-        return max(found, key=lambda action: len(action.preconditions), default=None)
+        place = self._game_progression.place
+        if event not in place.events:
+            found = [one for one in place.actions if self._events[one] == event]
+            place.events[event] = max(found, key=lambda action: len(action.preconditions), default=None)
+        return place.events[event]
 
     def _event(self, action: Any) -> str:
         names = self._inform7._get_name_mapping(action)
@@ -191,7 +220,7 @@ class _Tracking(StateTracking):  # type: ignore[misc]
     def _gather_infos(self) -> None:
         self.state["won"] = "*** The End ***" in self.state["feedback"]
         self.state["lost"] = "*** You lost! ***" in self.state["feedback"]
-        self.state["admissible_commands"] = list(self._admissible)
+        self.state["admissible_commands"] = self._list()
         if self.request_infos.policy_commands:
             policy = self._game_progression.winning_policy
             self.state["policy_commands"] = self._inform7.gen_commands_from_actions(policy or ())
