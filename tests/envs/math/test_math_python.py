@@ -32,7 +32,7 @@ if shutil.which("bwrap") is None:
 pytestmark = pytest.mark.integration
 ID = "math/Python-v0"
 TASK = Task(env=ID, name="t", params={"problem": "6 * 7?", "answer": "42", "judge": "exact", "max_turns": 3})
-SMALL = Limits(seconds=6, cpu_seconds=1)
+SMALL = Limits(seconds=60, cpu_seconds=1)
 
 
 def run(code: str, sandbox: Kind = "bubblewrap", limits: Limits = SMALL) -> Ran:
