@@ -150,3 +150,10 @@ def test_debian_without_ensurepip(tmp_path: Path) -> None:
 def test_a_base_that_cannot_make_one() -> None:
     with pytest.raises(EnvError, match=r"^\$ /bin/false .*; the full log is"):
         asyncio.run(built(Recipe((), "/bin/false", "0")))
+
+
+def test_a_package_that_pins_another_version_of_what_workers_need_is_overruled(index: Path) -> None:
+    write_wheel(index, "quizlib", needs="msgspec==0.0.1")
+    write_wheel(index, "msgspec", "0.0.1")
+    venv = asyncio.run(built(recipe("quizlib")))
+    assert imports(venv, "quizlib", "msgspec.msgpack")
