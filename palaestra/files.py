@@ -9,6 +9,12 @@ from pathlib import Path
 from palaestra.errors import PalaestraError
 
 
+def cache_root() -> Path:
+    """Where things are kept that can be made again: `$PALAESTRA_CACHE`, or `~/.cache/palaestra`."""
+    named = os.environ.get("PALAESTRA_CACHE")
+    return (Path(named).expanduser() if named else Path.home() / ".cache" / "palaestra").absolute()
+
+
 def replace_text(path: Path, text: str) -> None:
     """Write `text` to `path`: whoever looks, and whatever happens, there is the old content or the new one.
 

@@ -25,12 +25,11 @@ from palaestra.agents.rollout import rollout
 from palaestra.config import Recipe, WarmStartConfig
 from palaestra.envs.deadline import run_to_the_end
 from palaestra.envs.hashing import digest
-from palaestra.envs.isolation.venvs import cache_root
 from palaestra.envs.registry import make
 from palaestra.envs.tasks import TaskSuite
 from palaestra.errors import TrainingError
 from palaestra.evaluation.evaluate import plan_episodes
-from palaestra.files import cannot_write
+from palaestra.files import cache_root, cannot_write
 from palaestra.training.cloning import WeightedRow, cloning_batches, cloning_loss, encode_play, encode_windows
 from palaestra.training.forward import PolicyModel
 from palaestra.training.fresh import build_model, train_tokenizer, young_optimisers

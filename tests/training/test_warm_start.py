@@ -84,6 +84,7 @@ def test_a_run_begins_with_it(tmp_path: Path) -> None:
 
 def test_a_suite_without_an_expert_is_an_error() -> None:
     wanted = recipe("tasks.train=alfworld:train[:3]", "warm_start.episodes=2")
+
     class Silent(Env[str, str]):
         async def reset(self, **_: object) -> Reset[str]:
             return Reset("?", {})

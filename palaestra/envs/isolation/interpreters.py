@@ -20,9 +20,10 @@ from pathlib import Path
 import msgspec
 
 from palaestra.envs.isolation.channel import Channel
-from palaestra.envs.isolation.venvs import WORKER_NEEDS, Recipe, Tell, built, cache_root, not_writable
+from palaestra.envs.isolation.venvs import WORKER_NEEDS, Recipe, Tell, built, not_writable
 from palaestra.envs.registry import EnvSpec
 from palaestra.errors import EnvError
+from palaestra.files import cache_root
 
 PACKAGE = Path(__file__).parents[2]
 """The folder of `palaestra` itself."""

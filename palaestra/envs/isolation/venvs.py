@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from palaestra.errors import EnvError
+from palaestra.files import cache_root
 
 WORKER_NEEDS = (f"msgspec=={msgspec.__version__}",)
 """What a worker of ours imports beside the standard library, at the version that packs our messages."""
@@ -98,12 +99,6 @@ class Venv:
 def cache_folder() -> Path:
     """Where virtual environments are kept."""
     return cache_root() / "interpreters"
-
-
-def cache_root() -> Path:
-    """`$PALAESTRA_CACHE`, or `~/.cache/palaestra`."""
-    named = os.environ.get("PALAESTRA_CACHE")
-    return (Path(named).expanduser() if named else Path.home() / ".cache" / "palaestra").absolute()
 
 
 def not_writable(error: OSError) -> EnvError:

@@ -11,11 +11,10 @@ from typing import NamedTuple
 import msgspec
 
 from palaestra.envs.hashing import digest
-from palaestra.envs.isolation.venvs import cache_root
 from palaestra.envs.scienceworld.pool import POOL
 from palaestra.envs.scienceworld.tasks import EASY, Setting
 from palaestra.errors import MissingExtraError
-from palaestra.files import replace_text
+from palaestra.files import cache_root, replace_text
 
 
 class Done(NamedTuple):

@@ -17,10 +17,10 @@ import msgspec
 
 from palaestra.envs.fulltext import Document, TextIndex
 from palaestra.envs.hashing import digest
-from palaestra.envs.isolation.venvs import cache_root
 from palaestra.envs.webshop.catalogue import MadeUp
 from palaestra.envs.webshop.product import Product
 from palaestra.errors import DataError, EnvError, require
+from palaestra.files import cache_root
 
 SAMPLE = 100
 """Products by which it is seen that products are still made as they were."""
