@@ -156,4 +156,6 @@ def test_a_package_that_pins_another_version_of_what_workers_need_is_overruled(i
     write_wheel(index, "quizlib", needs="msgspec==0.0.1")
     write_wheel(index, "msgspec", "0.0.1")
     venv = asyncio.run(built(recipe("quizlib")))
-    assert imports(venv, "quizlib", "msgspec.msgpack")
+    assert imports(venv, "quizlib", "msgspec")
+    installed = {path.name for path in venv.home.glob("lib/*/site-packages/msgspec-*.dist-info")}
+    assert installed == {f"{venvs.WORKER_NEEDS[0].replace('==', '-')}.dist-info"}
