@@ -7,12 +7,14 @@ facts concern. Lists, their order and texts are the package's.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import textworld
+from jericho import UnsupportedGameWarning
 from textworld.envs import JerichoEnv
 from textworld.envs.wrappers.tw_inform7 import GameData, Inform7Data, StateTracking
 from textworld.generator.game import GameProgression
@@ -23,6 +25,8 @@ MOST_PLACES = 500
 
 def open_game(game: Path, advising: bool) -> Any:
     """What `textworld.start` makes of a game file; `advising` also has it keep a plan."""
+    # Jericho knows no game that was made on the fly. Its package says so once, at its import, which others may undo.
+    warnings.simplefilter("ignore", UnsupportedGameWarning)
     wanted = textworld.EnvInfos(admissible_commands=True, max_score=True, objective=True, policy_commands=advising)
     env = _Tracking(Inform7Data(_Data(JerichoEnv(wanted))))
     env.load(str(game))

@@ -30,8 +30,7 @@ from palaestra.envs.textworld.recipe import of_challenge, of_level
 from palaestra.envs.textworld.story import UNKNOWN, Story
 from palaestra.errors import DataError, EnvError, MissingExtraError
 
-# TextWorld ignores this warning of its interpreter's from its import on; pytest forgets that for each test.
-pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore:Game .* is not fully supported")]
+pytestmark = pytest.mark.integration
 ID = "textworld/Game-v0"
 
 
