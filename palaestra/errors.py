@@ -47,6 +47,22 @@ class WorkerError(EnvError):
     """Where the environment ran is gone: its process ended or was killed, or the connection broke."""
 
 
+class SandboxError(EnvError):
+    """A sandbox does not start, is closed, or is lost: it ended, was killed, or the connection to it broke."""
+
+
+class SandboxDaemonError(SandboxError):
+    """What runs the sandboxes cannot be reached, or refuses: absent, not permitted, restarted, its disk full."""
+
+
+class SandboxImageError(SandboxError):
+    """An image that does not exist, or lacks what a sandbox needs."""
+
+
+class SandboxPathError(SandboxError):
+    """A path in a sandbox, or beside it, that is not there or cannot be used so. The sandbox lives on."""
+
+
 class ReplayError(EnvError):
     """Replaying the same actions gave another episode."""
 
