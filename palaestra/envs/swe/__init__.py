@@ -1,0 +1,1 @@
+"""Software engineering: tasks in repositories, worked on in sandboxes and judged by sealed tests."""
