@@ -7,13 +7,16 @@ time. Cancelling a call stops what it began; the sandbox lives on.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from palaestra.sandboxes.commands import Chunk, Exec, ExecResult
 from palaestra.sandboxes.spec import SandboxSpec
+
+OnOutput = Callable[[Chunk], Awaitable[None] | None]
+"""Told of output. What it returns to be awaited holds the command up, as a slow reader of a pipe does."""
 
 
 class Session(ABC):
@@ -62,12 +65,13 @@ class Sandbox(ABC):
     """What it was started as."""
 
     @abstractmethod
-    async def exec(self, command: Exec, on_output: Callable[[Chunk], None] | None = None) -> ExecResult:
+    async def exec(self, command: Exec, on_output: OnOutput | None = None) -> ExecResult:
         """Run a command to its end.
 
         Args:
             command: what to run.
             on_output: called with output as it comes, all of it up to the flood limit, in the order of each stream.
+                Where it returns something to await, no more is read from the command until that is done.
 
         Raises:
             SandboxPathError: `cwd` is not a folder there, or the program does not exist.
