@@ -5,14 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING, get_args
 
-from palaestra.cli.main import INTERRUPTED, TERMINATED
 from palaestra.cli.parser import Parser, non_negative, positive
+from palaestra.cli.stopping import stopping
 from palaestra.envs.isolation.placement import Kind
 
 if TYPE_CHECKING:
@@ -65,9 +61,9 @@ def configure(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
     from palaestra.envs.deadline import run_to_the_end
-    from palaestra.envs.isolation.messages import TOKEN_VARIABLE
     from palaestra.envs.isolation.protocol import MAX_MESSAGE_BYTES
     from palaestra.envs.isolation.server import ServerSettings
+    from palaestra.serving.door import TOKEN_VARIABLE
 
     settings = ServerSettings(
         host=args.host,
@@ -95,7 +91,7 @@ def _server(protocol: str, ids: list[str], settings: ServerSettings) -> EnvServe
 
 async def _serve(server: EnvServer) -> None:
     stopped = asyncio.Event()
-    with _stopping(stopped):
+    with stopping(stopped):
         await _serve_until(stopped, server)
     print("stopped; every environment is closed", flush=True)
 
@@ -106,26 +102,3 @@ async def _serve_until(stopped: asyncio.Event, listening: EnvServer) -> None:
         count = len(server.specs)
         print(f"serving {count} environment{'s' * (count != 1)} at {server.url} {lock}; Ctrl-C ends it", flush=True)
         await stopped.wait()
-
-
-@contextmanager
-def _stopping(stopped: asyncio.Event) -> Iterator[None]:
-    """Set `stopped` at the first Ctrl-C or SIGTERM; the next one ends the process, whatever the event loop does."""
-    loop = asyncio.get_running_loop()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if not stopped.is_set() and not told:
-            told.append(number)
-            loop.call_soon_threadsafe(stopped.set)
-            return
-        # An environment that blocks the loop may catch whatever is raised here. Workers end with this process.
-        os.write(2, b"palaestra: interrupted\n")
-        os._exit(TERMINATED if number == signal.SIGTERM else INTERRUPTED)
-
-    told: list[int] = []
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -25,8 +25,6 @@ from palaestra.envs.isolation.protocol import (
 )
 
 DEFAULT_PORT = 8642
-TOKEN_VARIABLE = "PALAESTRA_TOKEN"
-"""Environment variable that holds the token, on both sides."""
 KEY_PARAMETER = "key"
 """Of `/session`: the key of a forked environment to continue."""
 

@@ -14,7 +14,6 @@ from weakref import WeakKeyDictionary
 from palaestra.envs.isolation.channel import Channel
 from palaestra.envs.isolation.messages import (
     KEY_PARAMETER,
-    TOKEN_VARIABLE,
     Fork,
     Forked,
     Open,
@@ -29,6 +28,12 @@ from palaestra.errors import DataError, EnvError, WorkerError, require
 require("aiohttp", "remote")
 
 import aiohttp  # noqa: E402
+
+from palaestra.serving.door import TOKEN_VARIABLE  # noqa: E402
+from palaestra.serving.farewell import farewell, unreachable  # noqa: E402
+
+SERVER = "palaestra serve"
+"""What should run at the other end."""
 
 T = TypeVar("T")
 
@@ -163,7 +168,7 @@ class RemoteChannel:
                 _resolve(self.opened, None)
                 while (message := await socket.receive()).type is aiohttp.WSMsgType.BINARY and self._answer is not None:
                     _resolve(self._answer, message.data)
-                self._end = f"{self._url}: {_farewell(message)}"
+                self._end = f"{self._url}: {farewell(message, SERVER)}"
         except EnvError as error:
             _reject(self.opened, error)
         except (OSError, aiohttp.ClientError, ValueError) as error:
@@ -231,31 +236,12 @@ def _reject(waiting: asyncio.Future[T] | None, error: EnvError) -> None:
         waiting.exception()  # whoever has stopped waiting need not be told
 
 
-def _farewell(message: aiohttp.WSMessage) -> str:
-    """Why a connection ended, by the last message of it."""
-    if message.type is aiohttp.WSMsgType.ERROR:
-        return f"the connection broke: {message.data}"
-    if message.type is aiohttp.WSMsgType.CLOSE and message.data == aiohttp.WSCloseCode.MESSAGE_TOO_BIG:
-        return "a message was larger than the server allows; raise palaestra serve --max-message"
-    if message.type is aiohttp.WSMsgType.CLOSE:
-        return f"the server ended the session: {message.extra or f'code {message.data}'}"
-    if message.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSING):
-        return "the connection broke; is palaestra serve still running there?"
-    return "it sent what nobody asked; is it a Palaestra server of this version?"
-
-
 def _explained(url: str, error: Exception) -> EnvError:
     """Why there is no connection, and what to do about it."""
     if isinstance(error, aiohttp.WSServerHandshakeError):
-        if error.status == 401:
-            return EnvError(
-                f"{url} refuses the token: set {TOKEN_VARIABLE} to the one that the server was started with"
-            )
         if error.status == 503:
             return WorkerError(f"{url} is full: close some environments, or raise palaestra serve --sessions")
         if error.status == 410:
             return WorkerError(f"{url} no longer has the forked environment: it was not fetched in time")
-        return EnvError(f"{url} does not let this program in (HTTP {error.status}); is it palaestra serve?")
-    if isinstance(error, aiohttp.InvalidURL | ValueError):
-        return EnvError(f"cannot use {url!r}: {error}; write http://host:port")
-    return WorkerError(f"cannot reach {url}: {error}; is palaestra serve running there?")
+    unmended = isinstance(error, aiohttp.WSServerHandshakeError | aiohttp.InvalidURL | ValueError)
+    return (EnvError if unmended else WorkerError)(unreachable(url, error, SERVER))

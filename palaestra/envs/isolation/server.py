@@ -8,39 +8,30 @@ everything that they can make grow has a limit.
 from __future__ import annotations
 
 import asyncio
-import hmac
-import ipaddress
-import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import msgspec
 
 from palaestra.envs.core import Env
-from palaestra.envs.isolation.messages import DEFAULT_PORT, KEY_PARAMETER, TOKEN_VARIABLE, Open
+from palaestra.envs.isolation.messages import DEFAULT_PORT, KEY_PARAMETER, Open
 from palaestra.envs.isolation.offers import Offers, Places, close_quietly
 from palaestra.envs.isolation.placement import Kind
 from palaestra.envs.registry import EnvSpec, make, registered_ids, spec
-from palaestra.errors import ConfigError, EnvError, UnknownNameError, require
+from palaestra.errors import EnvError, UnknownNameError, require
 
 require("aiohttp", "remote")
 
 from aiohttp import web  # noqa: E402
-from aiohttp.http_exceptions import HttpProcessingError  # noqa: E402
 
 from palaestra.envs.isolation.session import Session  # noqa: E402
+from palaestra.serving.door import Door, check_address, json, text  # noqa: E402
 
-MIN_TOKEN_CHARACTERS = 16
 OFFER_SECONDS = 60.0
 """How long a forked environment waits for its client."""
-HEADER_SECONDS = 10.0
-"""How long a connection may take to say what it wants."""
-SPARE_CONNECTIONS = 64
-"""Connections beyond the sessions: for `/health`, `/envs` and refusals."""
 STOPPING_SECONDS = 30.0
 
 
@@ -73,24 +64,10 @@ class ServerSettings:
         Raises:
             ConfigError: an address other than loopback without a token, or with a short one.
         """
-        if is_loopback(self.host):
-            return
-        mend = "python -c 'import secrets; print(secrets.token_urlsafe())' makes one"
-        if not self.token:
-            raise ConfigError(f"{self.host} can be reached by others: set {TOKEN_VARIABLE} to a token; {mend}")
-        if len(self.token) < MIN_TOKEN_CHARACTERS:
-            raise ConfigError(f"the token in {TOKEN_VARIABLE} has fewer than {MIN_TOKEN_CHARACTERS} characters; {mend}")
+        check_address(self.host, self.token)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`, a name or an address."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
-class EnvServer:
+class EnvServer(Door):
     """Serves environments while it is entered: `async with EnvServer(ids, settings) as server: ...`."""
 
     def __init__(self, ids: Sequence[str] = (), settings: ServerSettings | None = None) -> None:
@@ -105,20 +82,12 @@ class EnvServer:
             EnvError: it is placed on another server.
         """
         self.settings = settings or ServerSettings()
+        super().__init__(self.settings.host, self.settings.port, self.settings.token, self.settings.sessions)
         self.specs = {one.id: one for one in _served(ids)}
         """What is served, by id."""
         self._places = Places(self.settings.sessions)
         self._offers = Offers(self._places, OFFER_SECONDS)
         self._sessions: set[Session] = set()
-        self._http: web.Server | None = None
-        self._listener: asyncio.Server | None = None
-
-    @property
-    def url(self) -> str:
-        """Where it can be reached."""
-        assert self._listener is not None
-        host, port = self._listener.sockets[0].getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     @property
     def sessions(self) -> int:
@@ -131,32 +100,18 @@ class EnvServer:
         Raises:
             EnvError: the address cannot be had.
         """
-        settings = self.settings
-        self._http = web.Server(
-            self._handle, access_log=None, logger=_LOG, keepalive_timeout=HEADER_SECONDS, lingering_time=1.0
-        )
-        try:
-            self._listener = await asyncio.get_running_loop().create_server(self._accept, settings.host, settings.port)
-        except (OSError, OverflowError) as error:
-            raise EnvError(f"cannot listen on {settings.host}:{settings.port}: {error}; choose another") from error
+        await self._open_door(EnvError)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Send everybody away and close every environment."""
-        assert self._listener is not None
-        assert self._http is not None
-        self._listener.close()
+        self._shut_door()
         with suppress(TimeoutError):
             async with asyncio.timeout(STOPPING_SECONDS):
                 await asyncio.gather(*(session.stop() for session in self._sessions), self._offers.close())
-        await self._http.shutdown(1.0)
-
-    def _accept(self) -> asyncio.Protocol:
-        assert self._http is not None
-        crowded = len(self._http.connections) >= self.settings.sessions + SPARE_CONNECTIONS
-        return _Refusing() if crowded else self._http()
+        await self._cut_connections()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if (refused := self._refuse(request)) is not None:
@@ -164,39 +119,19 @@ class EnvServer:
         if request.method == "GET" and request.path == "/session":
             return await self._serve_session(request)
         if request.method == "GET" and request.path == "/health":
-            return _json({"status": "ok"})
+            return json({"status": "ok"})
         if request.method == "GET" and request.path == "/envs":
-            return _json([_described(one) for one in self.specs.values()])
-        return _text(404, "there is GET /health, GET /envs and the WebSocket /session")
-
-    def _refuse(self, request: web.BaseRequest) -> web.Response | None:
-        """A refusal, where the client may not have what it asks for."""
-        if "Origin" in request.headers or "Sec-Fetch-Site" in request.headers:
-            return _text(403, "web pages may not talk to this server")
-        token = self.settings.token
-        if token is None:
-            # A web page whose own name was made to point here asks under that name.
-            try:
-                name = urlsplit(f"//{request.host}").hostname or ""
-            except ValueError as error:
-                return _text(400, f"the header Host makes no sense: {error}")
-            return None if is_loopback(name) else _text(403, f"this server is not called {name}")
-        if request.path == "/health" or self._has_token(request):
-            return None
-        return _text(401, f"wrong or no token: send Authorization: Bearer, with the server's {TOKEN_VARIABLE}")
-
-    def _has_token(self, request: web.BaseRequest) -> bool:
-        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-        return hmac.compare_digest(given, f"Bearer {self.settings.token}".encode())
+            return json([_described(one) for one in self.specs.values()])
+        return text(404, "there is GET /health, GET /envs and the WebSocket /session")
 
     async def _serve_session(self, request: web.BaseRequest) -> web.StreamResponse:
         """One session, from the handshake to the end of its environment."""
         key, forked = request.query.get(KEY_PARAMETER), None
         if key is not None:
             if (forked := self._offers.claim(key)) is None:
-                return _text(410, "nothing waits under this key: it was used, or is too old")
+                return text(410, "nothing waits under this key: it was used, or is too old")
         elif self._places.full:
-            return _text(503, f"all {self._places.most} sessions are taken")
+            return text(503, f"all {self._places.most} sessions are taken")
         else:
             self._places.take()
         try:
@@ -259,24 +194,6 @@ class EnvServer:
         raise UnknownNameError("environment", id, self.specs)  # whatever else is registered here is nobody's business
 
 
-def _is_ours(record: logging.LogRecord) -> bool:
-    """Whether it says that something is wrong here, rather than with what a client sent: anybody could fill the log."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
-
-
-_LOG = logging.getLogger(__name__)
-_LOG.addFilter(_is_ours)
-
-
-class _Refusing(asyncio.Protocol):
-    """Hangs up."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Hang up."""
-        assert isinstance(transport, asyncio.Transport)
-        transport.abort()
-
-
 def _served(ids: Sequence[str]) -> list[EnvSpec]:
     if not ids:
         return [one for one in map(spec, registered_ids()) if one.placement.kind != "remote"]
@@ -291,15 +208,3 @@ def _described(one: EnvSpec) -> dict[str, Any]:
     """What clients are told: nothing of the code or the machine."""
     names = ("id", "max_episode_steps", "reward_threshold", "nondeterministic")
     return {name: getattr(one, name) for name in names}
-
-
-def _json(value: Any) -> web.Response:
-    response = web.Response(body=msgspec.json.encode(value), content_type="application/json")
-    response.force_close()
-    return response
-
-
-def _text(status: int, text: str) -> web.Response:
-    response = web.Response(status=status, text=text)
-    response.force_close()
-    return response

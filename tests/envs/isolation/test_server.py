@@ -24,6 +24,7 @@ from palaestra.envs.isolation import server as server_module  # noqa: E402
 from palaestra.envs.isolation import session as session_module  # noqa: E402
 from palaestra.envs.isolation.messages import Request, StepCall, decode_request  # noqa: E402
 from palaestra.envs.isolation.server import EnvServer, ServerSettings  # noqa: E402
+from palaestra.serving import door  # noqa: E402
 
 TOKEN = "a token that is long enough"
 ALIVE: list["Echo"] = []
@@ -452,7 +453,7 @@ def test_a_client_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch)
     "said", [b"", b"GET /session HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ", b"\x16\x03\x01\x00" * 20]
 )
 def test_a_connection_that_says_nothing_sensible_ends(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "HEADER_SECONDS", 0.3)
+    monkeypatch.setattr(door, "HEADER_SECONDS", 0.3)
 
     async def go() -> None:
         async with serving() as (server, _):
@@ -474,7 +475,7 @@ def test_a_connection_that_says_nothing_sensible_ends(said: bytes, monkeypatch: 
 
 
 def test_connections_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "SPARE_CONNECTIONS", 3)
+    monkeypatch.setattr(door, "SPARE_CONNECTIONS", 3)
 
     async def go() -> None:
         async with serving(sessions=1) as (server, client):
