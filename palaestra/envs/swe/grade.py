@@ -1,0 +1,33 @@
+"""What grading found: `grade(instance, final, fresh)` of `palaestra.envs.swe.grading` returns it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from msgspec import Struct
+
+from palaestra.sandboxes.core import Sandbox
+
+Fresh = Callable[[], Awaitable[Sandbox]]
+"""Starts another sandbox in the task's initial state: `files` laid, `base_commit` checked out, no network, no tests."""
+
+
+class Grade(Struct, frozen=True, kw_only=True):
+    """The verdict on a final state. Nothing in it is for the agent to read while it works."""
+
+    solved: bool
+    """Whether every test that must pass passed, and every decoy failed."""
+    passed: int = 0
+    """Required tests that passed and whose decoys, if they have any, failed."""
+    required: int = 0
+    """Tests that must pass: `fail_to_pass` and `pass_to_pass`."""
+    reason: str = ""
+    """In one line, why it is not solved; empty where it is."""
+    caught: str = ""
+    """What was seen that an honest solution does not do, such as a decoy that passed; or empty."""
+    failures: dict[str, str] = {}
+    """Required tests that did not pass -> what was seen of them, at most some of each."""
+    left_out: tuple[str, ...] = ()
+    """Files of the agent's that were not taken over, with the reason: at most some."""
+    seconds: float = 0.0
+    """That grading took."""
