@@ -1,0 +1,167 @@
+"""A Docker engine of the tests' own, and the image that its sandboxes start from.
+
+`python dockerd.py start FOLDER` starts an engine with all its files in a folder and leaves it running, `stop FOLDER`
+ends it, `image` gives the engine at `DOCKER_HOST` the base image. Only the standard library: CI runs this before
+anything else.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+BASE = "palaestra-base:test"
+"""Debian with Python, git and bash."""
+PACKAGES = "bash,ca-certificates,git,patch,procps,python3"
+SUITE, MIRROR = "bookworm", "http://deb.debian.org/debian"
+SPARE = ("var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale", "usr/share/man")
+
+
+class Http(http.client.HTTPConnection):
+    """A connection to a socket in the file system."""
+
+    def __init__(self, path: str, timeout: float = 120.0) -> None:
+        super().__init__("engine", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def ask(host: str, method: str, path: str, body: object = None, timeout: float = 120.0) -> tuple[int, bytes]:
+    """One request to the engine at `unix://...`, answered by its status and its body."""
+    connection = Http(host.removeprefix("unix://"), timeout)
+    try:
+        connection.request(method, path, body=body, headers={"Content-Type": "application/x-tar"} if body else {})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+class Engine:
+    """An engine with all its files in one folder. Needs root, `dockerd` and `iptables`."""
+
+    def __init__(self, folder: Path, data: Path | None = None) -> None:
+        self.folder, self.data = folder, data or folder / "data"
+        self.host = f"unix://{folder}/docker.sock"
+        self.log, self.pid_file = folder / "dockerd.log", folder / "pid"
+
+    def start(self, seconds: float = 60.0) -> None:
+        """Return when it answers; its log is in the message when it does not."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = ["dockerd", "--data-root", self.data, "--exec-root", self.folder / "exec", "--host", self.host]
+        command += ["--pidfile", self.pid_file, "--bridge", "none", "--iptables=false", "--ip6tables=false"]
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [str(part) for part in command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and process.poll() is None:
+            if self.answers():
+                return
+            time.sleep(0.05)
+        process.kill()
+        raise RuntimeError(f"dockerd did not start; its log ends:\n{self.log.read_text()[-3000:]}")
+
+    def answers(self) -> bool:
+        """Whether there is an engine at the socket."""
+        try:
+            return ask(self.host, "GET", "/_ping", timeout=5.0)[0] == 200
+        except OSError:
+            return False
+
+    def stop(self, seconds: float = 30.0) -> None:
+        """End it, and wait until its process is gone."""
+        try:
+            process = int(self.pid_file.read_text())
+        except FileNotFoundError:
+            return
+        self.kill(process, signal.SIGTERM)
+        end = time.monotonic() + seconds
+        while _runs(process):
+            if time.monotonic() > end:
+                self.kill(process, signal.SIGKILL)
+            time.sleep(0.05)
+
+    @staticmethod
+    def kill(process: int, how: signal.Signals) -> None:
+        """Send a signal to a process that may be gone."""
+        try:
+            os.kill(process, how)
+        except ProcessLookupError:
+            return
+
+    def remove(self) -> None:
+        """End it and remove its files."""
+        self.stop()
+        subprocess.run(["umount", "--quiet", "--recursive", str(self.data)], check=False, stderr=subprocess.DEVNULL)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def base_archive() -> Path:
+    """The base image's file system as a tar, made once and kept in the cache of this user."""
+    cache = Path(os.environ.get("PALAESTRA_CACHE") or Path.home() / ".cache" / "palaestra")
+    archive = cache / "images" / f"{SUITE}-{PACKAGES.replace(',', '-')}.tar"
+    if not archive.exists():
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="palaestra-base-") as folder:
+            root, unfinished = Path(folder) / "root", archive.with_suffix(f".{os.getpid()}")
+            options = ["--variant=minbase", f"--include={PACKAGES}"]
+            subprocess.run(["debootstrap", *options, SUITE, root, MIRROR], check=True, stdout=subprocess.DEVNULL)
+            pack(root, unfinished)
+        unfinished.rename(archive)
+    return archive
+
+
+def pack(root: Path, archive: Path) -> None:
+    """A root file system without what no test needs, as a tar."""
+    for name in SPARE:
+        shutil.rmtree(root / name, ignore_errors=True)
+    subprocess.run(["tar", "--create", "--numeric-owner", "--directory", root, "--file", archive, "."], check=True)
+
+
+def load_base(host: str) -> None:
+    """Give an engine the base image, unless it has it."""
+    if ask(host, "GET", f"/images/{BASE}/json")[0] == 200:
+        return
+    name, tag = BASE.split(":")
+    with base_archive().open("rb") as content:
+        status, answer = ask(host, "POST", f"/images/create?fromSrc=-&repo={name}&tag={tag}", content, timeout=600.0)
+    if status != 200 or b'"error"' in answer:
+        raise RuntimeError(f"the engine does not import the base image: {answer.decode(errors='replace')[-1000:]}")
+
+
+def main(command: str, *folder: str) -> None:
+    """The command line: see the top of this file."""
+    if command == "image":
+        load_base(os.environ["DOCKER_HOST"])
+    elif command == "start":
+        Engine(Path(*folder)).start()
+    else:
+        Engine(Path(*folder)).remove()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
