@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ import msgspec
 from palaestra.agents.rollout import RolloutLimits
 from palaestra.agents.scripted import OracleAgent, RandomAgent
 from palaestra.envs.card import SuiteCard
+from palaestra.envs.measured import measured
 from palaestra.envs.tasks import load_suite, suite_card, suite_names
 from palaestra.errors import PalaestraError
 from palaestra.evaluation.evaluate import evaluate
@@ -47,13 +46,14 @@ def main() -> None:
             print(f"{name}: depends on data of the user's")
             continue
         for agent in agents_of(card):
-            rows[f"{name} {agent}"] = row = play(name, agent, args.episodes, args.concurrency)
+            row = play(name, agent, args.episodes, args.concurrency)
             print(f"{name} {agent}: {row}", flush=True)
-    rows = {key: row for key, row in sorted(rows.items()) if "error" not in row}
-    DATA.write_text(json.dumps(rows, indent=1) + "\n")
+            if "error" not in row:
+                rows[f"{name} {agent}"] = row
+                DATA.write_text(json.dumps(dict(sorted(rows.items())), indent=1) + "\n")
     page = PAGE.read_text(encoding="utf-8")
     head, tail = page.split(BEGIN)[0], page.split(END)[1]
-    PAGE.write_text(f"{head}{BEGIN}\n{table(rows)}\n{END}{tail}", encoding="utf-8")
+    PAGE.write_text(f"{head}{BEGIN}\n{table(dict(sorted(rows.items())))}\n{END}{tail}", encoding="utf-8")
 
 
 def agents_of(card: SuiteCard) -> list[str]:
@@ -64,7 +64,6 @@ def agents_of(card: SuiteCard) -> list[str]:
 def play(name: str, agent: str, episodes: int, concurrency: int) -> dict[str, Any]:
     """One evaluation; `error` where it cannot be made here."""
     limits = RolloutLimits(max_turns=suite_card(name).max_turns, concurrency=concurrency)  # type: ignore[union-attr]
-    began = time.perf_counter()
     try:
         suite = load_suite(f"{name}:test")
         result = asyncio.run(evaluate(suite, AGENTS[agent](), episodes=episodes, name=f"{name}:test", limits=limits))
@@ -72,7 +71,6 @@ def play(name: str, agent: str, episodes: int, concurrency: int) -> dict[str, An
         return {"error": str(error)}
     if not result.statuses.get("ok"):
         return {"error": f"no episode can be played: {result.statuses}"}
-    seconds = time.perf_counter() - began
     return {
         "suite": result.suite,
         "agent": agent,
@@ -80,16 +78,14 @@ def play(name: str, agent: str, episodes: int, concurrency: int) -> dict[str, An
         "success": msgspec.to_builtins(result.success),
         "reward": round(result.reward, 4),
         "length": round(result.length, 2),
-        "steps_per_second": round(result.env_steps / seconds, 1),
         "statuses": result.statuses,
-        "cores": os.cpu_count(),
     }
 
 
 def table(rows: dict[str, Any]) -> str:
     """Markdown."""
     lines = [
-        "| Suite | Agent | n | Success, 95 % interval | Return | Length | Steps/s |",
+        "| Suite | Agent | n | Success, 95 % interval | Return | Length | Steps/s, environment alone |",
         "|---|---|--:|--:|--:|--:|--:|",
     ]
     for row in rows.values():
@@ -97,9 +93,15 @@ def table(rows: dict[str, Any]) -> str:
         told = f"{100 * rate['value']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
         odd = ", ".join(f"{count} {status}" for status, count in row["statuses"].items() if status != "ok")
         suite = f"`{row['suite']}`" + (f" ({odd})" if odd else "")
-        figures = f"{row['n']} | {told} | {row['reward']:.3g} | {row['length']:.3g} | {row['steps_per_second']:,.0f}"
+        figures = f"{row['n']} | {told} | {row['reward']:.3g} | {row['length']:.3g} | {speed(row['suite'])}"
         lines.append(f"| {suite} | {row['agent']} | {figures} |")
     return "\n".join(lines)
+
+
+def speed(suite: str) -> str:
+    """As `benchmarks/suites.py --write` measured it."""
+    figure = measured(suite.partition(":")[0]).get("steps_per_second")
+    return f"{figure:,.0f}" if figure else "not measured"
 
 
 if __name__ == "__main__":

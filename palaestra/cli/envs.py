@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from palaestra.cli.parser import Parser
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from palaestra.envs.card import SuiteCard
 
 EXAMPLES = """  palaestra envs
@@ -81,40 +79,34 @@ def _count(size: int | None) -> str:
 
 def _list(cards: dict[str, SuiteCard | None]) -> None:
     from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
 
-    console = Console()
-    console.print(_table(cards))
+    console = Console(highlight=False)
+    console.print("suites", style="bold")
+    for name, card in cards.items():
+        console.print(f"  {name}", style="cyan")
+        for line in _facts(name, card) if card else ():
+            console.print(Padding(Text(line), (0, 0, 0, 6), expand=False))
     for title, names in _others().items():
         console.print(title, style="bold")
         for name in names:
-            console.print(f"  {name}", highlight=False)
+            console.print(f"  {name}")
 
 
-def _table(cards: dict[str, SuiteCard | None]) -> Table:
-    from rich.table import Table
-
+def _facts(name: str, card: SuiteCard) -> list[str]:
+    """What there is to know before one tries it, in two or three lines."""
     from palaestra.envs.measured import measured
 
-    table = Table(title="suites", title_justify="left", title_style="bold")
-    columns = ("suite", "tasks", "train", "validation", "test", "needs", "determinism", "steps/s", "licence")
-    for name in columns:
-        right = name in ("train", "validation", "test", "steps/s")
-        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name == "suite")
-    for name, card in cards.items():
-        if card is None:
-            table.add_row(name)
-            continue
-        sizes = [_count(card.splits.get(split)) if split in card.splits else "" for split in columns[2:5]]
-        extra = f"[{card.extra}]" if card.extra else ""
-        needs = ", ".join(filter(None, (extra, card.needs)))
-        speed = measured(name).get("steps_per_second")
-        told = "" if speed is None else f"{speed:,.0f}"
-        table.add_row(name, card.summary, *sizes, _raw(needs), card.determinism, told, card.licence)
-    return table
-
-
-def _raw(text: str) -> str:
-    """Brackets are no markup here."""
-    from rich.markup import escape
-
-    return escape(text)
+    speed = measured(name).get("steps_per_second")
+    told = [
+        " / ".join(f"{_count(size)} {split}" for split, size in card.splits.items()),
+        f"determinism {card.determinism}",
+        *([] if speed is None else [f"{speed:,.0f} steps/s"]),
+    ]
+    needs = ", ".join(filter(None, (f"palaestra[{card.extra}]" if card.extra else "", card.needs)))
+    return [
+        card.summary,
+        " · ".join(told),
+        " · ".join(filter(None, (needs and f"needs {needs}", f"licence: {card.licence}"))),
+    ]
