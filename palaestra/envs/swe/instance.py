@@ -49,7 +49,8 @@ class Instance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Commit that the image's repository is reset to; empty: it is as it lies (and is no git repository yet)."""
 
     test_files: dict[str, str] = {}
-    """Path in the sandbox -> folder on this machine, laid there before the tests run, never before the agent is done."""
+    """Path in the sandbox -> folder on this machine, laid there before the tests run and after the
+    agent is done."""
     test_paths: tuple[str, ...] = ()
     """Files and folders in the repository, relative to it, that belong to the tests: removed before `test_files` are
     laid there, and no part of the patch."""
