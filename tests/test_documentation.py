@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from palaestra.cli.main import COMMANDS, load_command, main
+from palaestra.cli.main import COMMANDS, load_command, main, split_command
 from palaestra.envs import registry, tasks
 from palaestra.training.algorithms import ALGORITHMS
 from palaestra.training.plugins import PLUGINS
@@ -26,7 +26,7 @@ def commands(text: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_of_a_page_can_be_parsed(page: Path) -> None:
     for line in commands(page.read_text(encoding="utf-8")):
-        _, name, *arguments = shlex.split(line, comments=True)
+        name, arguments = split_command(shlex.split(line, comments=True)[1:])
         load_command(name)[1].parse(arguments)
 
 
@@ -36,7 +36,7 @@ def test_every_example_of_a_command_can_be_parsed(name: str) -> None:
     examples = commands(command.EXAMPLES)
     assert len(examples) == len(command.EXAMPLES.splitlines())
     for line in examples:
-        parser.parse(shlex.split(line)[2:])
+        parser.parse(split_command(shlex.split(line)[1:])[1])
 
 
 @pytest.fixture(autouse=True)

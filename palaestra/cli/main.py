@@ -33,7 +33,8 @@ COMMANDS = {
     "envs": "list the task suites, environments, models and recipes at hand",
     "interpreters": "list or delete the interpreters that were built for environments",
 }
-"""One line each; the module `palaestra.cli.NAME` holds `EXAMPLES`, `configure` and `run`."""
+"""One line each; the module `palaestra.cli.NAME` holds `EXAMPLES`, `configure` and `run`. The module of a command of two
+words, `GROUP NAME`, is `palaestra.cli.GROUP.NAME`."""
 
 OK, FAILED, ERROR, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
@@ -104,7 +105,18 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(f"palaestra {__version__}")
         return OK
-    return run_command(arguments[0], arguments[1:])
+    name, rest = split_command(arguments)
+    if rest in ([], ["-h"], ["--help"]) and any(command.startswith(f"{name} ") for command in COMMANDS):
+        print(_help(f"{name} "))
+        return OK if rest else ERROR
+    return run_command(name, rest)
+
+
+def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The command that a command line begins with, of one word or two, and its arguments."""
+    group = any(command.startswith(f"{arguments[0]} ") for command in COMMANDS)
+    words = 2 if group and len(arguments) > 1 and not arguments[1].startswith("-") else 1
+    return " ".join(arguments[:words]), list(arguments[words:])
 
 
 def run_command(name: str, arguments: Sequence[str]) -> int:
@@ -135,7 +147,7 @@ def load_command(name: str) -> tuple[ModuleType, Parser]:
 
     if name not in COMMANDS:
         raise UnknownNameError("command", name, COMMANDS)
-    command = importlib.import_module(f"palaestra.cli.{name}")
+    command = importlib.import_module(f"palaestra.cli.{name.replace(' ', '.')}")
     parser = Parser(f"palaestra {name}", f"{command.__doc__}".strip(), command.EXAMPLES)
     command.configure(parser)
     return command, parser
@@ -158,12 +170,13 @@ def import_module_or_file(name: str) -> None:
         raise ConfigError(f"cannot import {name}: {type(error).__name__}: {error}") from error
 
 
-def _help() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
+def _help(group: str = "") -> str:
+    listed = {name: summary for name, summary in COMMANDS.items() if name.startswith(group)}
+    width = max(map(len, listed))
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in listed.items()]
     return "\n".join(
         [
-            "usage: palaestra COMMAND ...",
+            f"usage: palaestra {group}COMMAND ...",
             "",
             "Where language-model agents train.",
             "",

@@ -33,7 +33,7 @@ def test_nothing_to_do_is_an_error_that_helps(capsys: Capture) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_examples(command: str, capsys: Capture) -> None:
-    assert main([command, "--help"]) == 0
+    assert main([*command.split(), "--help"]) == 0
     shown = capsys.readouterr().out
     assert "examples:" in shown
     assert f"  palaestra {command} " in shown or f"  palaestra {command}\n" in shown
