@@ -33,7 +33,7 @@ COMMANDS = {
     "envs": "list the task suites, environments, models and recipes at hand",
     "interpreters": "list or delete the interpreters that were built for environments",
 }
-"""One line each; the module `palaestra.cli.NAME` holds `EXAMPLES`, `configure` and `run`. The module of a command of two
+"""One line each; the module `palaestra.cli.NAME` holds `EXAMPLES`, `configure` and `run`. That of a command of two
 words, `GROUP NAME`, is `palaestra.cli.GROUP.NAME`."""
 
 OK, FAILED, ERROR, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
