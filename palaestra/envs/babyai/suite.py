@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from palaestra.envs.babyai.levels import SPLITS, check_level
-from palaestra.envs.tasks import Task, TaskSuite
+from palaestra.envs.generated import SIZES, generated_suite
+from palaestra.envs.tasks import TaskSuite
 from palaestra.errors import UnknownNameError
 
 ENV = "babyai/Text-v0"
 LEVEL = "GoToLocal"
-SIZES = {"train": 100_000, "validation": 1_000, "test": 1_000}
-"""Split -> number of tasks that the suite offers."""
 
 
 def load(split: str, level: str | None = None) -> TaskSuite:
@@ -22,15 +21,4 @@ def load(split: str, level: str | None = None) -> TaskSuite:
     name = check_level(level or LEVEL)
     if split not in SPLITS:
         raise UnknownNameError("split of babyai", split, SPLITS)
-    return TaskSuite(f"babyai/{name}", split, SIZES[split], lambda index: _task(name, split, index))
-
-
-def _task(level: str, split: str, index: int) -> Task:
-    return Task(
-        env=ENV,
-        name=f"{level}-{index}",
-        split=split,
-        seed=index,
-        params={"level": level, "split": split, "index": index},
-        kind=level,
-    )
+    return generated_suite("babyai", ENV, name, split, SIZES[split])

@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from palaestra.envs.frozenlake.generate import LEVELS
-from palaestra.envs.params import whole
-from palaestra.envs.tasks import SPLITS, Task, TaskSuite
-from palaestra.errors import ConfigError, UnknownNameError
+from palaestra.envs.generated import SIZES, check_choice, check_counts, generated_suite
+from palaestra.envs.tasks import TaskSuite
 
 ENV = "frozenlake/Text-v0"
 LEVEL = "4x4"
-SIZES = {"train": 100_000, "validation": 1_000, "test": 1_000}
-"""Split -> number of tasks that the suite offers."""
 
 
 def load(split: str, level: str | None = None, **params: Any) -> TaskSuite:
@@ -29,23 +26,6 @@ def load(split: str, level: str | None = None, **params: Any) -> TaskSuite:
         DataError: `max_turns` is no positive whole number.
     """
     name = level or LEVEL
-    if name not in LEVELS:
-        raise UnknownNameError("level of frozenlake", name, LEVELS)
-    if split not in SPLITS:
-        raise UnknownNameError("split of frozenlake", split, SPLITS)
-    if others := sorted(set(params) - {"max_turns"}):
-        raise ConfigError(f"frozenlake takes max_turns, but got {', '.join(others)}")
-    for option in params:
-        whole(params, option, "frozenlake", least=1)
-    return TaskSuite(f"frozenlake/{name}", split, SIZES[split], lambda index: _task(name, split, index, params))
-
-
-def _task(level: str, split: str, index: int, options: dict[str, Any]) -> Task:
-    return Task(
-        env=ENV,
-        name=f"{level}-{index}",
-        split=split,
-        seed=index,
-        params={"level": level, "split": split, "index": index, **options},
-        kind=level,
-    )
+    check_choice("frozenlake", name, LEVELS, split)
+    check_counts("frozenlake", params, ("max_turns",))
+    return generated_suite("frozenlake", ENV, name, split, SIZES[split], params)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from palaestra.envs.tasks import Task, TaskSuite
+from palaestra.envs.generated import generated_suite
+from palaestra.envs.tasks import TaskSuite
 from palaestra.envs.textworld.recipe import LEVEL, SIZES, check_names
 
 ENV = "textworld/Game-v0"
@@ -16,15 +17,4 @@ def load(split: str, level: str | None = None) -> TaskSuite:
     """
     name = level or LEVEL
     check_names(name, split)
-    return TaskSuite(f"textworld/{name}", split, SIZES[split], lambda index: _task(name, split, index))
-
-
-def _task(level: str, split: str, index: int) -> Task:
-    return Task(
-        env=ENV,
-        name=f"{level}-{index}",
-        split=split,
-        seed=index,
-        params={"level": level, "split": split, "index": index},
-        kind=level,
-    )
+    return generated_suite("textworld", ENV, name, split, SIZES[split])
