@@ -32,6 +32,8 @@ COMMANDS = {
     "algorithms": "list the algorithms and plug-ins: source, requirements, defaults",
     "envs": "list the task suites, environments, models and recipes at hand",
     "interpreters": "list or delete the interpreters that were built for environments",
+    "sandboxes ps": "list what sandboxes take on this machine, and who holds it",
+    "sandboxes reap": "remove what sandboxes left behind whose process is gone",
 }
 """One line each; the module `palaestra.cli.NAME` holds `EXAMPLES`, `configure` and `run`. That of a command of two
 words, `GROUP NAME`, is `palaestra.cli.GROUP.NAME`."""

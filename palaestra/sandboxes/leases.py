@@ -33,6 +33,9 @@ LABEL = "palaestra.lease"
 EXPIRES_LABEL = "palaestra.expires"
 """Name of the label that holds the second since 1970 after which a thing is left over, whoever holds its lease."""
 
+VARIABLE = "PALAESTRA_LEASE"
+"""Name of the variable that holds a lease's id, in processes."""
+
 State = Literal["alive", "expired", "dead", "elsewhere"]
 """Of a lease: its process lives; it does, but too long; it does not; or it is kept in a folder that is not this one."""
 
@@ -118,6 +121,10 @@ class Lease:
         """Labels of a thing that belongs to this lease and, where `seconds` is given, must be gone by then."""
         expires = {} if seconds is None else {EXPIRES_LABEL: f"{time.time() + seconds:.0f}"}
         return {LABEL: self.id, **expires}
+
+    def environment(self) -> dict[str, str]:
+        """Variable for a process that belongs to this lease, by which it is found should it outlive its holder."""
+        return {VARIABLE: self.id}
 
     def folder(self) -> Path:
         """A folder for what belongs to this lease, made at the first call and removed by `close` or the reaper.
