@@ -43,6 +43,6 @@ def _body(lines: Sequence[str], start: int, end: int) -> str:
     """The lines between two headings, without rules under headings; with a list's item, also the rest of its line."""
     first = []
     if re.match(r"[-*]\s", lines[start]):
-        first = [_HEADING.sub("", lines[start]).strip(" :`*")]
+        first = [_HEADING.sub("", lines[start], count=1).strip(" :`*")]
     body = [line.rstrip() for line in lines[start + 1 : end] if not re.fullmatch(r"\s*([=\-~^*#\"+])\1{2,}\s*", line)]
     return "\n".join([*first, *body]).strip()

@@ -25,7 +25,7 @@ MOST_BYTES = 256 * 1024 * 1024
 def read_sdist(path: Path) -> Tree:
     """The files of a `.tar.gz` source distribution, without the folder that all of them lie in.
 
-    Links, devices and empty folders are left out: nothing that is tested here needs them.
+    Links, devices and empty folders are left out, and so is compiled Python, which would be run instead of its source.
 
     Raises:
         DataError: it is damaged, holds a path that leaves its folder, or more than the limits.
@@ -37,7 +37,7 @@ def read_sdist(path: Path) -> Tree:
             for number, member in enumerate(archive):
                 left -= max(member.size, 0)
                 _check_limits(path, number, left)
-                if not member.isreg():
+                if not member.isreg() or "__pycache__" in member.name or member.name.endswith(".pyc"):
                     continue
                 tarfile.data_filter(member, "/nowhere")
                 content = archive.extractfile(member)
