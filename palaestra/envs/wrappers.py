@@ -73,6 +73,18 @@ class Wrapper(Env[Any, Any]):
         """Close the environment inside."""
         await self.env.close()
 
+    async def fork(self, n: int = 1) -> list[Env[Any, Any]]:
+        """Continuations of the episode, made by the environment inside where its class says how; see `Env.fork`."""
+        if not forks_itself(self.unwrapped):
+            return await super().fork(n)
+        return [self._around(sibling) for sibling in await self.env.fork(n)]
+
+    def _around(self, env: Env[Any, Any]) -> Env[Any, Any]:
+        """A wrapper like this one around another environment, in the same state."""
+        wrapper = type(self)(env, **self._arguments)
+        wrapper.set_state(self.get_state())
+        return wrapper
+
     def get_state(self) -> Any:
         """The wrapper's own state of the episode, immutable; `None` where it has none."""
         return None
@@ -110,6 +122,11 @@ class Wrapper(Env[Any, Any]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.env!r})"
+
+
+def forks_itself(env: Env[Any, Any]) -> bool:
+    """Whether its class says how to fork it, rather than offering snapshots or nothing."""
+    return type(env).fork is not Env.fork
 
 
 class OrderEnforcing(Wrapper):
