@@ -18,15 +18,17 @@ class Grade(Struct, frozen=True, kw_only=True):
     solved: bool
     """Whether every test that must pass passed, and every decoy failed."""
     passed: int = 0
-    """Required tests that passed and whose decoys, if they have any, failed."""
+    """Required tests that are known to pass."""
     required: int = 0
     """Tests that must pass: `fail_to_pass` and `pass_to_pass`."""
     reason: str = ""
     """In one line, why it is not solved; empty where it is."""
     caught: str = ""
     """What was seen that an honest solution does not do, such as a decoy that passed; or empty."""
-    failures: dict[str, str] = {}
-    """Required tests that did not pass -> what was seen of them, at most some of each."""
+    failed: tuple[str, ...] = ()
+    """The others: those that do not pass, and those of which it was not found out; all, where something was caught."""
+    details: dict[str, str] = {}
+    """Some of the tests that do not pass -> what was seen."""
     left_out: tuple[str, ...] = ()
     """Files of the agent's that were not taken over, with the reason: at most some."""
     seconds: float = 0.0
