@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 
 def remove_tree(path: Path) -> None:
     """Remove a folder with all that is in it; nothing is followed out of it. One that is gone is no error.
 
-    Folders are lifted to the top before they are emptied, so that depth costs neither stack nor descriptors.
+    Folders are lifted to the top before they are emptied, so that depth costs neither stack nor descriptors. Several
+    may do it at once.
 
     Raises:
         OSError: it is no folder, or something in it cannot be removed.
@@ -21,33 +25,33 @@ def remove_tree(path: Path) -> None:
     except FileNotFoundError:
         return
     try:
-        mark, lifted = secrets.token_hex(8), 0
+        mark = secrets.token_hex(8)
+        fresh = (f".{mark}-{number}" for number in itertools.count())
         while names := os.listdir(top):
             for name in names:
-                lifted = _remove(top, name, mark, lifted)
+                with suppress(FileNotFoundError):  # somebody else was faster; what is left comes with the next round
+                    _remove(top, name, fresh)
     finally:
         os.close(top)
-    path.rmdir()
+    with suppress(FileNotFoundError):
+        path.rmdir()
 
 
-def _remove(top: int, name: str, mark: str, lifted: int) -> int:
-    """Remove one entry of the top; folders in it come to the top, counted in `lifted`."""
+def _remove(top: int, name: str, fresh: Iterator[str]) -> None:
+    """Remove one entry of the top; folders in it come to the top, under fresh names."""
     if not _is_folder(top, name):
-        os.unlink(name, dir_fd=top)
-        return lifted
+        return os.unlink(name, dir_fd=top)
     folder = _enter(name, top)
     try:
         for inner in os.listdir(folder):
             if _is_folder(folder, inner):
                 os.close(_enter(inner, folder))  # its own rights decide whether it can be moved
-                lifted += 1
-                os.rename(inner, f".{mark}-{lifted}", src_dir_fd=folder, dst_dir_fd=top)
+                os.rename(inner, next(fresh), src_dir_fd=folder, dst_dir_fd=top)
             else:
                 os.unlink(inner, dir_fd=folder)
     finally:
         os.close(folder)
     os.rmdir(name, dir_fd=top)
-    return lifted
 
 
 def _is_folder(folder: int, name: str) -> bool:
@@ -58,7 +62,8 @@ def _enter(name: str, folder: int | None) -> int:
     """A descriptor of a folder, after its owner was given all rights on it."""
     handle = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     try:
-        os.chmod(f"/proc/self/fd/{handle}", 0o700)
+        if os.fstat(handle).st_mode & 0o700 != 0o700:
+            os.chmod(f"/proc/self/fd/{handle}", 0o700)
         return os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     finally:
         os.close(handle)

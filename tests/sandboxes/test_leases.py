@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -13,55 +12,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.holders import Holder
 
 from palaestra.errors import SandboxError
 from palaestra.sandboxes import leases
 from palaestra.sandboxes.leases import Lease, lease_of, state
-
-HOLD = """
-import sys, time
-from palaestra.sandboxes.leases import Lease
-lease = Lease.open("test")
-{then}
-print(lease.id, flush=True)
-time.sleep(60)
-"""
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("PALAESTRA_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-class Holder:
-    """A process that holds a lease."""
-
-    def __init__(self, then: str = "") -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", HOLD.format(then=then)], stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
-        self.id = self.process.stdout.readline().strip()
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.kill()
-        self.process.stdout.close()
-
-
-def kill_session(of: int) -> None:
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.getsid(int(entry.name)) == of:
-                os.kill(int(entry.name), signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
 
 
 def test_a_lease_is_alive_until_it_is_closed():
@@ -110,29 +71,20 @@ def test_a_forked_child_does_not_keep_it_alive():
     with Holder("import os\nif os.fork() == 0:\n    time.sleep(60)") as holder:
         assert state(holder.id) == "alive"
         holder.kill()
-        try:
-            assert state(holder.id) == "dead"
-        finally:
-            kill_session(holder.process.pid)
+        assert state(holder.id) == "dead"
 
 
 def test_a_child_forked_behind_pythons_back_does_not_keep_it_alive():
     with Holder("import ctypes\nif ctypes.CDLL(None).fork() == 0:\n    time.sleep(60)") as holder:
         holder.kill()
-        try:
-            assert state(holder.id) == "dead"
-        finally:
-            kill_session(holder.process.pid)
+        assert state(holder.id) == "dead"
 
 
 def test_an_executed_child_does_not_keep_it_alive():
     then = "import subprocess\nsubprocess.Popen(['sleep', '60'], close_fds=False)"
     with Holder(then) as holder:
         holder.kill()
-        try:
-            assert state(holder.id) == "dead"
-        finally:
-            kill_session(holder.process.pid)
+        assert state(holder.id) == "dead"
 
 
 def test_a_forked_child_that_ends_leaves_it_to_its_parent():
