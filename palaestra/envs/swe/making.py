@@ -1,12 +1,12 @@
 """Making the manifest: which neighbouring releases, and which hunks between them, are tasks that tests can judge.
 
-Nothing is believed that was not run: a task is kept only if the tests fail and pass as it says, before and after its gold
-patch, twice. Hunks are tried in the order of their hashes, so that the same packages always give the same tasks.
+Nothing is believed that was not run: a task is kept only if the tests fail and pass as it says, before and after its
+gold patch, twice. Hunks are tried in the order of their hashes, so that the same packages always give the same tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct, structs
@@ -60,9 +60,19 @@ def pin(project: str, file: str) -> Pin:
     return Pin(project, file, files[file][1])
 
 
-def runner() -> tuple[Requirement, ...]:
-    """pytest and what it needs, pinned."""
-    return tuple(_requirement(file) for file in RUNNER)
+def empty() -> Manifest:
+    """A manifest without packages; pytest and what it needs are pinned.
+
+    Raises:
+        DataError: the index cannot be reached.
+    """
+    return Manifest(PYTHON, tuple(_requirement(file) for file in RUNNER), ())
+
+
+def joined(manifest: Manifest, packages: Iterable[Package]) -> Manifest:
+    """The manifest with these packages, each instead of the one by its name; those without tasks are left out."""
+    both = {package.project: package for package in (*manifest.packages, *packages)}
+    return structs.replace(manifest, packages=tuple(both[name] for name in sorted(both) if both[name].tasks))
 
 
 def make_package(source: Source, manifest: Manifest, choice: Choice, say: Say) -> Package:

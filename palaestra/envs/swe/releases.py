@@ -1,8 +1,8 @@
 """Tasks from release histories: composed at load time from two source distributions, as the manifest says.
 
-A *release* task is a version as released, to be brought to where the next version's tests pass: that version's notes
-are the problem statement, and its tests stay hidden. A *hunk* task is a version with one hunk of its history taken back,
-to be mended: the tests that fail are there to be seen. The gold patch is what the maintainers wrote.
+A *release* task is a version as released, to be brought to where the next version's tests pass: its notes are the
+problem statement, and its tests stay hidden. A *hunk* task is a version with one hunk of its history taken back, to
+be mended: the tests that fail are there to be seen. The gold patch is what the maintainers wrote.
 """
 
 from __future__ import annotations
@@ -22,14 +22,18 @@ from palaestra.envs.swe.index import Pin
 from palaestra.envs.swe.instance import Instance
 from palaestra.envs.swe.manifest import Entry, Manifest, Package, Requirement, manifest
 from palaestra.envs.swe.notes import section
+from palaestra.envs.swe.options import NAMES
+from palaestra.envs.swe.suite import ENV
 from palaestra.envs.swe.tree import Tree, below, lay, read_folder, read_sdist, read_wheel, within
-from palaestra.errors import DataError
+from palaestra.envs.tasks import SPLITS, Task, TaskSuite
+from palaestra.errors import ConfigError, DataError, UnknownNameError
 from palaestra.files import cache_root
 from palaestra.sandboxes.spec import MIB, Limits
 
 REPOSITORY = "/work/repo"
 SITE = "/work/site"
 LIMITS = Limits(cpus=1.0, memory=1024 * MIB, pids=128, disk=256 * MIB, seconds=120.0)
+KINDS = ("release", "hunk")
 COMMAND = (
     *("python3", "-S", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", "--rootdir=."),
     "--continue-on-collection-errors",
@@ -48,6 +52,51 @@ class Composition(Struct, frozen=True):
     """The patch that solves it."""
     problem: str
     """The problem statement."""
+
+
+def load_tasks(split: str, params: dict[str, Any]) -> TaskSuite:
+    """The tasks of a split, mixed by a hash of their names. Nothing is downloaded before a task is begun.
+
+    Args:
+        split: `train`, `validation` or `test`; every package is in one of them.
+        params: any of `Options`; `kind`, to have only those of that kind, `release` or `hunk`; `packages`, names in a
+            list, to have only theirs.
+
+    Raises:
+        ConfigError: another parameter, or `packages` that the split does not have.
+        UnknownNameError: no such split or kind.
+    """
+    if split not in SPLITS:
+        raise UnknownNameError("split of swe/releases", split, SPLITS)
+    if others := sorted(set(params) - {"kind", "packages", *NAMES}):
+        raise ConfigError(f"swe/releases takes no {', '.join(others)}; it takes kind, packages, {', '.join(NAMES)}")
+    tasks = _chosen(split, params)
+    options = {name: value for name, value in params.items() if name in NAMES}
+    return TaskSuite("swe/releases", split, len(tasks), lambda index: _task(*tasks[index], options))
+
+
+def _chosen(split: str, params: Mapping[str, Any]) -> list[tuple[Package, Entry]]:
+    tasks = manifest().tasks(split)
+    if (kind := params.get("kind")) is not None:
+        if kind not in KINDS:
+            raise UnknownNameError("kind of swe/releases", str(kind)[:80], KINDS)
+        tasks = [(package, task) for package, task in tasks if task.kind == kind]
+    if (names := params.get("packages")) is not None:
+        known = {package.project for package, _ in manifest().tasks(split)}
+        if not isinstance(names, list | tuple) or not names or not set(map(str, names)) <= known:
+            raise ConfigError(f"packages of swe/releases:{split} are some of {', '.join(sorted(known))}")
+        tasks = [(package, task) for package, task in tasks if package.project in names]
+    return sorted(tasks, key=lambda found: hashlib.blake2b(found[1].name.encode()).digest())
+
+
+def _task(package: Package, task: Entry, options: Mapping[str, Any]) -> Task:
+    return Task(
+        env=ENV,
+        name=task.name,
+        split=package.split,
+        params={"format": "releases", "name": task.name, **options},
+        kind=task.kind,
+    )
 
 
 def read_instance(params: Mapping[str, Any]) -> Instance:

@@ -18,6 +18,7 @@ from palaestra.envs.swe.tree import write
 from palaestra.errors import SandboxDaemonError
 
 _PLUGIN = "palaestra_outcomes"
+_PATCHED = 'git apply --whitespace=nowarn /work/out/patch; exec "$@"'
 _HOST = ("--ro-bind", "/usr", "/usr", "--ro-bind-try", "/etc", "/etc", "--dev", "/dev", "--proc", "/proc")
 _KEPT = ("bin", "sbin", "lib", "lib32", "lib64")
 """Links into /usr, or folders where it is not merged."""
@@ -47,6 +48,7 @@ def run_tests(
     overlay: Mapping[str, bytes] | None = None,
     *,
     removed: Sequence[str] = (),
+    patch: str = "",
     seconds: float = 120.0,
 ) -> Run:
     """Run `command` in a copy of the repository, at /work/repo, without a network and with nothing else to write to.
@@ -58,6 +60,7 @@ def run_tests(
         env: its variables.
         overlay: files to be laid over the repository.
         removed: files and folders to be removed before that.
+        patch: a unified diff to be applied, by git, before the tests run.
         seconds: after which it is killed.
 
     Raises:
@@ -77,6 +80,9 @@ def run_tests(
         write(overlay or {}, repo)
         write({f"plugin/{_PLUGIN}.py": Path(outcomes.__file__).read_bytes(), "out/.keep": b""}, work)
         shutil.copytree(site, work / "site")
+        if patch:
+            write({"out/patch": patch.encode()}, work)
+            command = ("sh", "-ec", _PATCHED, "sh", *command)
         return _run(work, command, env, seconds)
 
 

@@ -1,0 +1,1 @@
+"""`palaestra swe ...`: the software-engineering tasks made from release histories."""
