@@ -15,8 +15,8 @@ from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from palaestra.envs.math.confinement import Kind, Limits, bubblewrap, environ, interpreter
-from palaestra.envs.math.seccomp import program
 from palaestra.errors import EnvError
+from palaestra.sandboxes.seccomp import threads_only
 
 _BEGUN = b"\x01"
 _FLOOD = 1 << 20
@@ -65,7 +65,7 @@ def _started(code: str, limits: Limits, sandbox: Kind) -> Iterator[tuple[subproc
         command, passed, folder = interpreter(limits), list[int](), None
         try:
             if sandbox == "bubblewrap":
-                passed = [_memory_file(stack, each) for each in (program(),) if each is not None]
+                passed = [_memory_file(stack, each) for each in (threads_only(),) if each is not None]
                 command = [*bubblewrap(limits, *passed), *command]
             else:
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="palaestra-python-"))

@@ -1,0 +1,205 @@
+"""Sandboxes of namespaces alone, for machines without an engine: bubblewrap starts them, and they leave nothing behind.
+
+What is seen of this machine are its programs, read-only; or a root file system of the user's. The work folder and /tmp are
+in memory and have a size. Nothing outlives the process that holds them, not even a kill: all is namespaces and pipes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import IO
+
+from palaestra.errors import ConfigError, SandboxDaemonError, SandboxError, SandboxImageError, SandboxPathError
+from palaestra.sandboxes.attached import AttachedSandbox
+from palaestra.sandboxes.core import Backend, Sandbox, Snapshot
+from palaestra.sandboxes.link import Link, StreamWire
+from palaestra.sandboxes.namespaces import ended, rlimits, started
+from palaestra.sandboxes.spec import SandboxSpec
+
+_START = 30.0
+"""Seconds for a sandbox to start."""
+
+
+class BubblewrapBackend(Backend):
+    """Starts sandboxes with `bwrap`.
+
+    Raises:
+        SandboxDaemonError: from `start`: bubblewrap is not installed, or may not make namespaces.
+        ConfigError: from `start`: the spec asks for a writable root, or for root as its user.
+    """
+
+    name = "bubblewrap"
+
+    def __init__(self) -> None:
+        self._open: set[_BubblewrapSandbox | _BubblewrapSnapshot] = set()
+        self._cores = itertools.count(secrets.randbelow(1024))
+
+    async def start(self, spec: SandboxSpec) -> Sandbox:
+        """See `Backend`."""
+        return await self._start(spec)
+
+    async def _start(self, spec: SandboxSpec) -> _BubblewrapSandbox:
+        _check(spec)
+        started = await _launch(spec, next(self._cores), self)
+        self._open.add(started)
+        try:
+            if spec.image:
+                await _fill(started)
+        except BaseException:
+            await asyncio.shield(started.close())
+            raise
+        return started
+
+    def forget(self, closed: _BubblewrapSandbox | _BubblewrapSnapshot) -> None:
+        """It is closed."""
+        self._open.discard(closed)
+
+    def keep(self, made: _BubblewrapSnapshot) -> None:
+        """Close it with the rest."""
+        self._open.add(made)
+
+    async def close(self) -> None:
+        """See `Backend`."""
+        closing = [each.close() if isinstance(each, Sandbox) else each.delete() for each in self._open]
+        await asyncio.gather(*closing)
+
+
+def _check(spec: SandboxSpec) -> None:
+    if spec.root == "writable":
+        raise ConfigError(
+            "bubblewrap cannot give a sandbox a root that can be written to; use docker, or root=read-only"
+        )
+    if 0 in spec.user:
+        raise ConfigError("a sandbox of bubblewrap's runs as a user and group other than 0")
+    if not spec.workdir.startswith("/") or os.path.normpath(spec.workdir) in ("/", "/tmp", "/proc", "/dev", "/usr"):
+        raise ConfigError(f"workdir is an absolute path that is not one of the system's, not {spec.workdir!r}")
+    if spec.image and not Path(spec.image).is_dir():
+        raise SandboxImageError(f"there is no root file system {spec.image}: bubblewrap takes the path of a folder")
+    if shutil.which("bwrap") is None:
+        raise SandboxDaemonError("bubblewrap is not installed (on Debian: apt-get install bubblewrap)")
+
+
+class _BubblewrapSandbox(AttachedSandbox):
+    """A sandbox, and the process that holds its namespaces."""
+
+    def __init__(
+        self, spec: SandboxSpec, link: Link, process: subprocess.Popen[bytes], backend: BubblewrapBackend
+    ) -> None:
+        super().__init__(f"bubblewrap-{secrets.token_hex(6)}", spec, link)
+        self._process, self._backend = process, backend
+        self._closing: asyncio.Task[None] | None = None
+
+    async def snapshot(self) -> Snapshot:
+        """See `Sandbox`."""
+        made = _BubblewrapSnapshot(self.spec, self._backend)
+        try:
+            await self.pack(made.file, self.spec.workdir)
+        except BaseException:
+            await made.delete()
+            raise
+        return made
+
+    async def fork(self, n: int = 1) -> list[Sandbox]:
+        """See `Sandbox`."""
+        kept = await self.snapshot()
+        try:
+            started = await asyncio.gather(*(kept.start() for _ in range(n)), return_exceptions=True)
+        finally:
+            await kept.delete()
+        failed = [each for each in started if isinstance(each, BaseException)]
+        siblings = [each for each in started if isinstance(each, Sandbox)]
+        if failed:
+            await asyncio.gather(*(each.close() for each in siblings))
+            raise failed[0]
+        return siblings
+
+    async def close(self) -> None:
+        """See `Sandbox`."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        self._backend.forget(self)
+        await self.link.close()
+        await ended(self._process)
+
+
+class _BubblewrapSnapshot(Snapshot):
+    """Files as the runner told them, in a file without a name, so that there is nothing to leave behind."""
+
+    def __init__(self, spec: SandboxSpec, backend: BubblewrapBackend) -> None:
+        self.id, self.spec, self._backend = f"bubblewrap-{secrets.token_hex(6)}", spec, backend
+        self.file: IO[bytes] = tempfile.TemporaryFile(prefix="palaestra-")  # noqa: SIM115 (closed by `delete`)
+        backend.keep(self)
+
+    async def start(self) -> Sandbox:
+        """See `Snapshot`."""
+        if self.file.closed:
+            raise SandboxError("the snapshot is deleted")
+        started = await self._backend._start(self.spec)
+        try:
+            await started.unpack(self.file, self.spec.workdir)
+        except BaseException:
+            await asyncio.shield(started.close())
+            raise
+        return started
+
+    async def delete(self) -> None:
+        """See `Snapshot`."""
+        self._backend.forget(self)
+        self.file.close()
+
+
+async def _fill(sandbox: AttachedSandbox) -> None:
+    """Copy what the image has in its work folder."""
+    inside = Path(sandbox.spec.image) / sandbox.spec.workdir.lstrip("/")
+    if inside.is_dir() and not inside.is_symlink():
+        await sandbox.upload(inside, sandbox.spec.workdir)
+
+
+async def _launch(spec: SandboxSpec, turn: int, backend: BubblewrapBackend) -> _BubblewrapSandbox:
+    ours, theirs = socket.socketpair()
+    with tempfile.TemporaryFile() as errors:
+        try:
+            process = await started(spec, turn, theirs.fileno(), errors)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 22)
+        made = _BubblewrapSandbox(spec, Link(StreamWire(reader, writer)), process, backend)
+        try:
+            async with asyncio.timeout(_START):
+                await made.configure(rlimits(spec), spec.limits.memory)
+        except (SandboxError, TimeoutError) as error:
+            await made.close()
+            raise _not_started(spec, error, errors) from error
+        except BaseException:
+            await asyncio.shield(made.close())
+            raise
+        return made
+
+
+def _not_started(spec: SandboxSpec, error: Exception, errors: IO[bytes]) -> Exception:
+    """What to tell of a sandbox that does not start."""
+    errors.seek(0)
+    said = errors.read(4000).decode("utf-8", "replace").strip()
+    if isinstance(error, SandboxPathError):
+        return SandboxImageError(f"the work folder: {error}")
+    if spec.image and "execvp" in said:
+        return SandboxImageError(f"{spec.image} has no python3, which runs in every sandbox: install it there")
+    if "bwrap:" in said:
+        return SandboxDaemonError(
+            f"bubblewrap refuses: {said}; it needs user namespaces, which this machine may forbid"
+        )
+    return SandboxError(f"a sandbox does not start: {said or str(error) or f'nothing came in {_START:g} s'}")

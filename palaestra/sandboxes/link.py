@@ -1,0 +1,292 @@
+"""The near side of what `runner` speaks: requests and answers, many at once, over any two streams of bytes.
+
+What comes is untrusted: lengths are bounded, what belongs to no request is dropped, and a runner that sends more than it
+was allowed to has lost its link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, Protocol
+
+from palaestra.errors import SandboxError, SandboxPathError
+from palaestra.sandboxes.runner import CHUNK, FRAME, OVERHEAD, WINDOW
+
+Header = dict[str, Any]
+
+_LONGEST_HEADER = 1 << 17
+_LONGEST_PAYLOAD = 2 * CHUNK
+_READ = 1 << 20
+
+
+class Wire(Protocol):
+    """Bytes to and from a runner."""
+
+    async def read(self) -> bytes:
+        """What has come; empty at the end."""
+
+    async def write(self, data: bytes) -> None:
+        """Send all of it, and wait where the other side is slow."""
+
+    async def close(self) -> None:
+        """May be called more than once."""
+
+
+class StreamWire:
+    """A wire of asyncio's streams."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def read(self) -> bytes:
+        """See `Wire`."""
+        return await self._reader.read(_READ)
+
+    async def write(self, data: bytes) -> None:
+        """See `Wire`."""
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def close(self) -> None:
+        """See `Wire`."""
+        self._writer.close()
+        with suppress(OSError):
+            await self._writer.wait_closed()
+
+
+def frame(header: Header, payload: bytes = b"") -> bytes:
+    """One frame as bytes."""
+    text = json.dumps(header).encode()
+    return FRAME.pack(len(text), len(payload)) + text + payload
+
+
+def stored(file: int) -> Iterator[tuple[Header, bytes]]:
+    """Frames that were written to a file."""
+    at = 0
+    while start := os.pread(file, FRAME.size, at):
+        header, payload = FRAME.unpack(start)
+        text = os.pread(file, header, at + FRAME.size)
+        yield json.loads(text), os.pread(file, payload, at + FRAME.size + header)
+        at += FRAME.size + header + payload
+
+
+class Frames:
+    """Cuts what comes into frames.
+
+    Raises:
+        ValueError: from `feed`: these are none.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[tuple[Header, bytes]]:
+        """Frames that are whole by now."""
+        self._buffer += data
+        found, at, view = list[tuple[Header, bytes]](), 0, memoryview(self._buffer)
+        try:
+            while len(view) - at >= FRAME.size:
+                header, payload = FRAME.unpack_from(view, at)
+                if header > _LONGEST_HEADER or payload > _LONGEST_PAYLOAD:
+                    raise ValueError("a frame that is too long")
+                begin = at + FRAME.size
+                if len(view) - begin < header + payload:
+                    break
+                at = begin + header + payload
+                found.append((_parsed(bytes(view[begin : begin + header])), bytes(view[begin + header : at])))
+        finally:
+            view.release()
+        del self._buffer[:at]
+        return found
+
+
+def _parsed(text: bytes) -> Header:
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("a header that is not JSON") from error
+    if not isinstance(header, dict) or not isinstance(header.get("id"), int) or not isinstance(header.get("kind"), str):
+        raise ValueError("a header without id and kind")
+    return header
+
+
+class Exchange:
+    """One request: what it is sent, and what it is answered."""
+
+    def __init__(self, link: Link, id: int, most: int) -> None:
+        self.id = id
+        self._link, self._most = link, most
+        self._came: deque[tuple[Header, bytes]] = deque()
+        self._held = 0
+        self._credit = WINDOW
+        self._changed = asyncio.Event()
+
+    async def receive(self) -> tuple[Header, bytes]:
+        """The next frame of the answer.
+
+        Raises:
+            SandboxPathError: the runner refuses.
+            SandboxError: the link is gone.
+        """
+        while not self._came:
+            self._link.check()
+            self._changed.clear()
+            await self._changed.wait()
+        header, payload = self._came.popleft()
+        self._held -= len(payload) + OVERHEAD
+        if header["kind"] == "error":
+            raise SandboxPathError(str(header.get("text"))[:2000])
+        return header, payload
+
+    async def acknowledge(self, payload: bytes) -> None:
+        """Say that a frame of data is consumed."""
+        await self._link.send({"id": self.id, "op": "ack", "bytes": len(payload) + OVERHEAD})
+
+    async def send(self, header: Header, payload: bytes = b"") -> None:
+        """Send data when the window is open.
+
+        Raises:
+            SandboxPathError: the runner refuses any more.
+            SandboxError: the link is gone.
+        """
+        while self._credit <= 0 and not self._came:
+            self._link.check()
+            self._changed.clear()
+            await self._changed.wait()
+        if self._came and self._came[0][0]["kind"] == "error":
+            await self.receive()
+        self._credit -= len(payload) + OVERHEAD
+        await self._link.send({**header, "id": self.id, "op": "data"}, payload)
+
+    async def end(self) -> None:
+        """There is no more data."""
+        await self._link.send({"id": self.id, "op": "end"})
+
+    def take(self, header: Header, payload: bytes) -> None:
+        """A frame has come.
+
+        Raises:
+            ValueError: it is more than was allowed.
+        """
+        if header["kind"] == "ack":
+            self._credit = min(WINDOW, self._credit + int(header["bytes"]))
+        else:
+            self._held += len(payload) + OVERHEAD
+            if self._held > self._most:
+                raise ValueError("more than was asked for")
+            self._came.append((header, payload))
+        self._changed.set()
+
+    def wake(self) -> None:
+        """The link is gone."""
+        self._changed.set()
+
+
+class Link:
+    """Requests to one runner."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._open: dict[int, Exchange] = {}
+        self._last = 0
+        self._lost = ""
+        self._hello = self.exchange()
+        self._writing = asyncio.Lock()
+        self._reading = asyncio.create_task(self._read())
+
+    async def hello(self) -> Header:
+        """What the runner says of itself when it has started."""
+        header, _ = await self._hello.receive()
+        self.forget(self._hello)
+        return header
+
+    def check(self) -> None:
+        """Whether there is still a runner.
+
+        Raises:
+            SandboxError: there is not.
+        """
+        if self._lost:
+            raise SandboxError(self._lost)
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is still a runner, as far as is known."""
+        return not self._lost
+
+    def exchange(self, most: int = 0) -> Exchange:
+        """A place for a request and its answers, of which `most` bytes may come beside the window."""
+        made = Exchange(self, self._last, most + 2 * WINDOW)
+        self._open[self._last] = made
+        self._last += 1
+        return made
+
+    def forget(self, exchange: Exchange) -> None:
+        """No more answers are wanted."""
+        self._open.pop(exchange.id, None)
+
+    async def cancel(self, exchange: Exchange) -> None:
+        """Stop what a request began."""
+        self.forget(exchange)
+        with suppress(SandboxError):
+            await self.send({"id": exchange.id, "op": "cancel"})
+
+    async def ask(self, header: Header, payload: bytes = b"") -> Header:
+        """A request with one answer.
+
+        Raises:
+            SandboxPathError: the runner refuses.
+            SandboxError: the link is gone.
+        """
+        exchange = self.exchange()
+        try:
+            await self.send({**header, "id": exchange.id}, payload)
+            return (await exchange.receive())[0]
+        finally:
+            self.forget(exchange)
+
+    async def send(self, header: Header, payload: bytes = b"") -> None:
+        """One frame, whole, even when whoever sends it is cancelled.
+
+        Raises:
+            SandboxError: the link is gone.
+        """
+        self.check()
+        try:
+            async with self._writing:
+                await self._wire.write(frame(header, payload))
+        except (OSError, RuntimeError) as error:
+            self._lose(f"the sandbox is lost: {error}")
+            self.check()
+
+    async def _read(self) -> None:
+        frames = Frames()
+        try:
+            while data := await self._wire.read():
+                for header, payload in frames.feed(data):
+                    exchange = self._open.get(header["id"])
+                    if exchange is not None:
+                        exchange.take(header, payload)
+            self._lose("the sandbox is lost: it ended")
+        except (ValueError, TypeError, KeyError) as error:
+            self._lose(f"the sandbox is lost: its runner sent {error}")
+        except (OSError, SandboxError) as error:
+            self._lose(f"the sandbox is lost: {error}")
+
+    def _lose(self, why: str) -> None:
+        self._lost = self._lost or why
+        for each in self._open.values():
+            each.wake()
+
+    async def close(self, why: str = "the sandbox is closed") -> None:
+        """Let the runner end. May be called more than once."""
+        self._lose(why)
+        self._reading.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._reading
+        await self._wire.close()
