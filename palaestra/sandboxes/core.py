@@ -124,6 +124,14 @@ class Sandbox(ABC):
             SandboxError: as `exec`.
         """
 
+    async def renew(self) -> None:
+        """Begin its lifetime anew, where its back end can; returns when the sandbox has answered.
+
+        Raises:
+            SandboxError: as `exec`.
+        """
+        await self.exec(Exec(argv=("true",)))
+
     @abstractmethod
     async def snapshot(self) -> Snapshot:
         """Keep its files as they are now; what runs is held still meanwhile.
