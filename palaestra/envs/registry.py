@@ -353,6 +353,7 @@ register("reasoning/Gym-v0", "palaestra.envs.reasoning.env:ReasoningEnv", placem
 register("search/Questions-v0", "palaestra.envs.search.env:QuestionsEnv")
 register("math/Answer-v0", "palaestra.envs.math.env:AnswerEnv")
 register("math/Python-v0", "palaestra.envs.math.python:PythonEnv")
+register("swe/Repository-v0", "palaestra.envs.swe.env:RepositoryEnv", nondeterministic=True)
 register("webshop/Text-v0", "palaestra.envs.webshop.env:WebShopEnv")
 register("gem/Game-v0", "palaestra.envs.gem.env:GemEnv", placement=foreign("gem", "gem-llm==0.1.0"))
 register(

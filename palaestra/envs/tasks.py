@@ -91,6 +91,7 @@ _BUILT_IN = {
     "math": "palaestra.envs.math",
     "textworld": "palaestra.envs.textworld",
     "textworld-express": "palaestra.envs.textworld_express",
+    "swe": "palaestra.envs.swe",
     "webshop": "palaestra.envs.webshop",
     "textarena": "palaestra.envs.textarena",
     "gem": "palaestra.envs.gem",

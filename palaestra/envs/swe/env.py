@@ -263,9 +263,10 @@ def paid(found: Grade, instance: Instance, options: Options) -> float:
     """The reward for a verdict; see `Options.reward`."""
     if options.reward == "solved" or found.solved or not instance.fail_to_pass:
         return float(found.solved)
-    if any(test in found.failures for test in instance.pass_to_pass):
+    failed = set(found.failed)
+    if any(test in failed for test in instance.pass_to_pass):
         return 0.0
-    left = sum(test in found.failures for test in instance.fail_to_pass)
+    left = sum(test in failed for test in instance.fail_to_pass)
     return 1.0 - left / len(instance.fail_to_pass)
 
 
