@@ -1,0 +1,154 @@
+"""Copies a tree of files inside a container: the program of `python3 -I -S -c`, with nothing but Python 3.8.
+
+`keep SOURCE KEPT UID GID` runs as root and copies a work folder into a volume, for everybody to read; `fill KEPT
+TARGET` runs as the sandbox's user and copies it from there into a work folder. What is hostile in the tree is copied,
+never followed: links stay links, devices and sockets are left out, set-uid bits are dropped. It prints how many files
+there were.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+
+CHUNK = 1 << 22
+MODES, FILES = b"modes.json", b"files"
+"""In a volume: rights that would keep others from reading, and the tree, which has readable ones."""
+
+
+class Copy:
+    """One copy of a tree."""
+
+    def __init__(self, source: bytes, target: bytes) -> None:
+        self.source, self.target = source, target
+        self.count = 0
+        self.modes: dict[str, int] = {}
+        """Rights that the tree itself could not have, by path."""
+        self.owner: tuple[int, int] | None = None
+        """User and group of all files; `None`: who runs this."""
+        self._first: dict[tuple[int, int], bytes] = {}
+
+    def run(self) -> None:
+        """Folders get their rights and times last, when nothing is written into them any more."""
+        folders = [(self.source, self.target)]
+        for source, target in folders:  # grows meanwhile
+            for entry in os.scandir(source):
+                self.count += 1
+                inner = os.path.join(target, entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    os.mkdir(inner, 0o700)
+                    folders.append((entry.path, inner))
+                else:
+                    self._entry(entry.path, inner, entry.stat(follow_symlinks=False))
+        for source, target in reversed(folders):
+            self._finish(target, os.stat(source), 0o500)
+
+    def _entry(self, source: bytes, target: bytes, status: os.stat_result) -> None:
+        if status.st_nlink > 1:
+            first = self._first.setdefault((status.st_dev, status.st_ino), target)
+            if first != target:
+                os.link(first, target, follow_symlinks=False)
+                return
+        if stat.S_ISREG(status.st_mode):
+            copy_file(source, target, status)
+        elif stat.S_ISLNK(status.st_mode):
+            os.symlink(os.readlink(source), target)
+        elif stat.S_ISFIFO(status.st_mode):
+            os.mkfifo(target)
+        else:
+            return
+        self._finish(target, status, 0o400)
+
+    def _finish(self, path: bytes, status: os.stat_result, readable: int) -> None:
+        """Give a copy its owner, rights and times; rights that are not `readable` are written down instead."""
+        link = stat.S_ISLNK(status.st_mode)
+        if self.owner:
+            os.chown(path, *self.owner, follow_symlinks=False)
+        if not link:
+            mode = stat.S_IMODE(status.st_mode) & 0o1777
+            if self.owner and mode & readable != readable:
+                self.modes[os.fsdecode(os.path.relpath(path, self.target))] = mode
+                mode |= readable
+            os.chmod(path, mode)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
+
+
+def copy_file(source: bytes, target: bytes, status: os.stat_result) -> None:
+    """Copy a regular file; its holes stay holes."""
+    reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            for begin, end in parts(reading, status):
+                os.lseek(writing, begin, os.SEEK_SET)
+                while begin < end:
+                    sent = os.sendfile(writing, reading, begin, min(CHUNK, end - begin))
+                    if not sent:
+                        break
+                    begin += sent
+            if status.st_blocks * 512 < status.st_size:
+                os.ftruncate(writing, status.st_size)
+        finally:
+            os.close(writing)
+    finally:
+        os.close(reading)
+
+
+def parts(file: int, status: os.stat_result) -> list[tuple[int, int]]:
+    """Where in a file there is data."""
+    size = status.st_size
+    if status.st_blocks * 512 >= size:
+        return [(0, size)]
+    found, at = [], 0
+    while at < size:
+        try:
+            begin = os.lseek(file, at, os.SEEK_DATA)
+        except OSError:  # there is none behind
+            break
+        at = os.lseek(file, begin, os.SEEK_HOLE)
+        found.append((begin, at))
+    return found
+
+
+def keep(source: bytes, kept: bytes, uid: int, gid: int) -> int:
+    """Copy a work folder into a volume. A folder that does not exist is an empty one."""
+    if not os.path.isdir(source):
+        return 0
+    os.mkdir(os.path.join(kept, FILES))
+    copy = Copy(os.path.realpath(source), os.path.join(kept, FILES))
+    copy.owner = (uid, gid)
+    copy.run()
+    modes = os.path.join(kept, MODES)
+    with open(modes, "w", encoding="ascii") as file:
+        json.dump(copy.modes, file)
+    os.chmod(modes, 0o444)
+    os.chmod(kept, 0o755)
+    return copy.count
+
+
+def fill(kept: bytes, target: bytes) -> int:
+    """Copy what a volume keeps into a work folder."""
+    copy = Copy(os.path.join(kept, FILES), target)
+    copy.run()
+    with open(os.path.join(kept, MODES), encoding="ascii") as file:
+        modes = json.load(file)
+    for path in sorted(modes, reverse=True):  # what is inside a folder before the folder
+        os.chmod(os.path.join(target, os.fsencode(path)), modes[path])
+    return copy.count
+
+
+def main(what: str, source: str, target: str, *owner: str) -> None:
+    """The command line: see the top of this file."""
+    os.umask(0)
+    paths = os.fsencode(source), os.fsencode(target)
+    try:
+        count = keep(*paths, *map(int, owner)) if what == "keep" else fill(*paths)
+    except OSError as error:
+        sys.exit(f"{error.strerror}: {os.fsdecode(error.filename or b'?')!a}")
+    print(count)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
