@@ -33,6 +33,7 @@ COMMANDS = {
     "envs": "list the task suites, environments, models and recipes at hand",
     "interpreters": "list or delete the interpreters that were built for environments",
     "sandboxes ps": "list what sandboxes take on this machine, and who holds it",
+    "sandboxes serve": "serve sandboxes to programs on this or other machines",
     "sandboxes reap": "remove what sandboxes left behind whose process is gone",
     "swe fetch": "download what the software-engineering tasks need, before going offline",
     "swe verify": "run the tests of software-engineering tasks untouched and with the gold patch",
