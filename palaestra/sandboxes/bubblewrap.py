@@ -13,6 +13,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import IO
@@ -81,6 +82,8 @@ def _check(spec: SandboxSpec) -> None:
         raise ConfigError("a sandbox of bubblewrap's runs as a user and group other than 0")
     if not spec.workdir.startswith("/") or os.path.normpath(spec.workdir) in ("/", "/tmp", "/proc", "/dev", "/usr"):
         raise ConfigError(f"workdir is an absolute path that is not one of the system's, not {spec.workdir!r}")
+    if not spec.image and Path(sys.base_prefix).is_relative_to(spec.workdir):
+        raise ConfigError(f"the work folder {spec.workdir} lies over {sys.base_prefix}, this interpreter: choose another")
     if spec.image and not Path(spec.image).is_dir():
         raise SandboxImageError(f"there is no root file system {spec.image}: bubblewrap takes the path of a folder")
     if shutil.which("bwrap") is None:

@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
+from io import RawIOBase
 from pathlib import Path
 from typing import IO
 
@@ -30,13 +31,15 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SHARED_MEMORY = 64 << 20
 _FIRST_USER = 0x50000000
 """Where users begin that nobody has: each sandbox of root's gets one, so that its processes can be counted."""
+_COVERED = "/venv"
+"""Where this interpreter's virtual environment is seen when the work folder lies over it."""
 _STOP = 5.0
 """Seconds for a sandbox to end by itself."""
 
 
 def rlimits(spec: SandboxSpec) -> dict[str, int]:
     """Limits of the kernel's on processes in a sandbox."""
-    return {"NPROC": spec.limits.pids, "CORE": 0, "NOFILE": 4096, "FSIZE": max(1, spec.limits.disk), "MEMLOCK": 65536}
+    return {"NPROC": spec.limits.pids, "CORE": 0, "NOFILE": 4096, "MEMLOCK": 65536}
 
 
 async def started(spec: SandboxSpec, turn: int, link: int, errors: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -53,10 +56,11 @@ async def started(spec: SandboxSpec, turn: int, link: int, errors: IO[bytes]) ->
         filters = [_memory_file(stack, each) for each in (contained(),) if each is not None]
         command = _command(spec, filters)
         passed = list(filters)
-        told, ready = _pipe(stack), _pipe(stack)
+        told, ready = _Pipe(stack), _Pipe(stack)
         if root:
-            passed += [told[1], ready[0]]
-            command += ["--uid", "0", "--gid", "0", "--info-fd", str(told[1]), "--userns-block-fd", str(ready[0])]
+            ends = [told.writing.fileno(), ready.reading.fileno()]
+            passed += ends
+            command += ["--uid", "0", "--gid", "0", "--info-fd", str(ends[0]), "--userns-block-fd", str(ends[1])]
             command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_CHOWN"]
         else:
             command += ["--uid", str(spec.user[0]), "--gid", str(spec.user[1])]
@@ -74,24 +78,22 @@ async def started(spec: SandboxSpec, turn: int, link: int, errors: IO[bytes]) ->
                 start_new_session=True,
             )
         if root:
-            await _identify(process, spec, stack, told, ready)
+            await _identify(process, spec, told, ready)
     return process
 
 
-async def _identify(
-    process: subprocess.Popen[bytes], spec: SandboxSpec, stack: ExitStack, told: tuple[int, int], ready: tuple[int, int]
-) -> None:
+async def _identify(process: subprocess.Popen[bytes], spec: SandboxSpec, told: _Pipe, ready: _Pipe) -> None:
     """Give a sandbox of root's its users, when it says that its namespace is there."""
     try:
-        _close(told[1])
-        text = await asyncio.to_thread(_read_all, told[0])
+        told.writing.close()
+        text = await asyncio.to_thread(_object, told.reading)
         if not text:
             return
         user = _FIRST_USER + process.pid
         child = Path(f"/proc/{json.loads(text)['child-pid']}")
         for name, number in (("uid_map", spec.user[0]), ("gid_map", spec.user[1])):
             (child / name).write_text(f"0 0 1\n{number} {user} 1\n")
-        os.write(ready[1], b"1")
+        ready.writing.write(b"1")
     except (OSError, ValueError, KeyError) as error:
         process.kill()
         await ended(process)
@@ -101,27 +103,21 @@ async def _identify(
         raise
 
 
-def _pipe(stack: ExitStack) -> tuple[int, int]:
-    pair = os.pipe2(os.O_CLOEXEC)
-    for each in pair:
-        stack.callback(_close, each)
-    return pair
+class _Pipe:
+    """Both ends of a pipe."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        self.reading = stack.enter_context(open(reading, "rb", buffering=0))
+        self.writing = stack.enter_context(open(writing, "wb", buffering=0))
 
 
-def _read_all(number: int) -> bytes:
-    """Up to the closing brace: bubblewrap keeps the descriptor open."""
+def _object(file: RawIOBase) -> bytes:
+    """Up to the closing brace: bubblewrap may keep its end open."""
     text = b""
-    while not text.rstrip().endswith(b"}"):
-        data = os.read(number, 4096)
-        if not data:
-            break
+    while not text.rstrip().endswith(b"}") and (data := file.read(4096)):
         text += data
     return text
-
-
-def _close(number: int) -> None:
-    with suppress(OSError):
-        os.close(number)
 
 
 def _memory_file(stack: ExitStack, content: bytes) -> int:
@@ -199,7 +195,7 @@ def _image(spec: SandboxSpec) -> list[str]:
 
 def _this_machine(spec: SandboxSpec) -> list[str]:
     """Programs of this machine, and nothing of its users'."""
-    path = dict.fromkeys(f"{each}/bin" for each in (sys.prefix, sys.base_prefix) if not _hidden(each, spec))
+    path = [f"{place}/bin" for place in _prefixes(spec).values()]
     command = ["--setenv", "PATH", ":".join([*path, _PATH])]
     for folder in map(Path, _SYSTEM):
         if folder.is_symlink():
@@ -213,20 +209,21 @@ def _this_machine(spec: SandboxSpec) -> list[str]:
 
 
 def _python(spec: SandboxSpec) -> list[str]:
-    """This interpreter and its packages, wherever they lie."""
+    """This interpreter and its packages."""
     command = []
-    for prefix in dict.fromkeys((sys.base_prefix, sys.prefix)):
-        if not prefix.startswith(("/usr/", "/opt/")) and not _hidden(prefix, spec):
-            command += [*_parents(prefix), "--ro-bind", prefix, prefix]
+    for prefix, place in _prefixes(spec).items():
+        if not prefix.startswith(("/usr/", "/opt/")):
+            command += [*_parents(place), "--ro-bind", prefix, place]
     return command
+
+
+def _prefixes(spec: SandboxSpec) -> dict[str, str]:
+    """Folders of this interpreter and of its virtual environment, which comes first, and where they are seen."""
+    covered = Path(sys.prefix).is_relative_to(spec.workdir)
+    return {sys.prefix: _COVERED if covered else sys.prefix, sys.base_prefix: sys.base_prefix}
 
 
 def _parents(place: str) -> list[str]:
     """Folders above a place, for everybody to pass through; bubblewrap's own are not."""
     above = list(Path(place).parents)[-2::-1]
     return [word for each in above for word in ("--perms", "0755", "--dir", str(each))]
-
-
-def _hidden(prefix: str, spec: SandboxSpec) -> bool:
-    """Whether the work folder lies over it."""
-    return Path(prefix).is_relative_to(spec.workdir)
