@@ -15,6 +15,7 @@ def configure(parser: Parser) -> None:
     """Declare the arguments."""
     parser.add_argument("--out", required=True, metavar="FILE", help="where to write it; packages made before are kept")
     parser.add_argument("--package", action="append", default=[], help="make only the tasks of this one; repeatable")
+    parser.add_argument("--backend", default="bubblewrap", help="of the sandboxes (default: bubblewrap)")
     parser.add_argument("--per-pair", type=positive, default=3, help="hunk tasks of two neighbouring releases, at most")
     parser.add_argument("--tries", type=positive, default=16, help="hunks of two releases that are tried, at most")
 
@@ -26,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from palaestra.envs.swe import making
     from palaestra.envs.swe import manifest as manifests
     from palaestra.envs.swe.packages import PACKAGES
+    from palaestra.envs.swe.running import Sandboxes
     from palaestra.errors import UnknownNameError
     from palaestra.files import replace_text
 
@@ -38,10 +40,11 @@ def run(args: argparse.Namespace) -> int:
     manifest = making.empty()
     if path.exists():
         manifest = making.joined(manifest, manifests.read(path).packages)
-    for name in args.package or sources:
-        made = making.make_package(sources[name], manifest, choice, lambda line: print(line, flush=True))
-        manifest = making.joined(manifest, (made,))
-        replace_text(path, manifests.written(manifest))
+    with Sandboxes(args.backend) as sandboxes:
+        for name in args.package or sources:
+            made = making.make_package(sources[name], manifest, choice, sandboxes, lambda line: print(line, flush=True))
+            manifest = making.joined(manifest, (made,))
+            replace_text(path, manifests.written(manifest))
     count = sum(len(package.tasks) for package in manifest.packages)
     print(f"{count} tasks of {len(manifest.packages)} packages in {path}; palaestra swe verify --manifest {path}")
     return 0

@@ -23,6 +23,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--package", action="append", default=[], help="only the tasks of this package; repeatable")
     parser.add_argument("--manifest", metavar="FILE", help="another manifest than the one that is shipped")
     parser.add_argument("--runs", type=positive, default=1, help="how often each is run (default: 1)")
+    parser.add_argument("--backend", default="bubblewrap", help="of the sandboxes (default: bubblewrap)")
     parser.add_argument("--json", action="store_true", help="print a JSON line for each task")
 
 
@@ -33,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from palaestra.cli.swe.downloading import download
     from palaestra.envs.swe import manifest as manifests
     from palaestra.envs.swe.releases import instance, pins
+    from palaestra.envs.swe.running import Sandboxes
     from palaestra.envs.swe.verifying import verify
     from palaestra.errors import UnknownNameError
     from palaestra.files import cache_root
@@ -46,10 +48,11 @@ def run(args: argparse.Namespace) -> int:
     chosen = [(package, task) for package, task in chosen if not args.package or package.project in args.package]
     download(pins(manifest, chosen))
     began, good = time.monotonic(), 0
-    for number, (package, task) in enumerate(chosen):
-        found = verify(instance(manifest, package, task, cache_root()), args.runs)
-        good += found.ok
-        _print(found, args.json, number)
+    with Sandboxes(args.backend) as sandboxes:
+        for number, (package, task) in enumerate(chosen):
+            found = verify(instance(manifest, package, task, cache_root()), sandboxes, args.runs)
+            good += found.ok
+            _print(found, args.json, number)
     if not args.json:
         print(f"{good} of {len(chosen)} tasks are good, in {time.monotonic() - began:.0f} s")
     return 0 if good == len(chosen) else 1

@@ -17,8 +17,8 @@ from palaestra.envs.swe.index import Pin
 from palaestra.envs.swe.manifest import Entry, HunkName, Manifest, Package, Release, Requirement, ranges
 from palaestra.envs.swe.notes import section
 from palaestra.envs.swe.packages import RUNNER, Source
-from palaestra.envs.swe.releases import code, command, environment, site
-from palaestra.envs.swe.running import Run, run_tests
+from palaestra.envs.swe.releases import LIMITS, code, command, environment, site
+from palaestra.envs.swe.running import Run, Sandboxes, Suite
 from palaestra.envs.swe.tree import Tree, below, read_sdist
 from palaestra.errors import DataError
 from palaestra.files import cache_root
@@ -75,18 +75,19 @@ def joined(manifest: Manifest, packages: Iterable[Package]) -> Manifest:
     return structs.replace(manifest, packages=tuple(both[name] for name in sorted(both) if both[name].tasks))
 
 
-def make_package(source: Source, manifest: Manifest, choice: Choice, say: Say) -> Package:
+def make_package(source: Source, manifest: Manifest, choice: Choice, sandboxes: Sandboxes, say: Say) -> Package:
     """A package with its tasks.
 
     Args:
         source: which.
         manifest: what it is for: only its runner is looked at.
         choice: which tasks are wanted.
+        sandboxes: where tests run.
         say: told what is found, a line at a time.
 
     Raises:
         DataError: a file is not on the index, or damaged.
-        SandboxDaemonError: bubblewrap does not start.
+        SandboxError: there is no sandbox to run tests in.
     """
     package = Package(
         project=source.project,
@@ -99,7 +100,7 @@ def make_package(source: Source, manifest: Manifest, choice: Choice, say: Say) -
         requires=tuple(_requirement(file) for file in source.requires),
         releases=tuple(_release(source.project, version) for version in source.versions),
     )
-    bench = Bench(package, Path(site(manifest, package, cache_root())))
+    bench = Bench(package, Path(site(manifest, package, cache_root())), sandboxes)
     found: list[Entry] = []
     passing: dict[str, frozenset[str]] = {}
     for before, after in zip(source.versions, source.versions[1:], strict=False):
@@ -114,8 +115,11 @@ def make_package(source: Source, manifest: Manifest, choice: Choice, say: Say) -
 class Bench:
     """Runs the tests of one package."""
 
-    def __init__(self, package: Package, site: Path) -> None:
-        self.package, self.site = package, site
+    def __init__(self, package: Package, site: Path, sandboxes: Sandboxes) -> None:
+        self.package, self._sandboxes = package, sandboxes
+        self._suite = Suite(
+            site=site, command=command(package), env=environment(package), limits=LIMITS, seconds=LIMITS.seconds
+        )
         self._trees: dict[str, Tree] = {}
 
     def tree(self, version: str) -> Tree:
@@ -126,7 +130,7 @@ class Bench:
 
     def run(self, tree: Mapping[str, bytes]) -> Run:
         """All tests that lie in a tree, over the code in it."""
-        return run_tests(tree, self.site, command(self.package), environment(self.package))
+        return self._sandboxes.run(self._suite, tree)
 
     def passed_twice(self, tree: Mapping[str, bytes]) -> tuple[frozenset[str], frozenset[str]]:
         """The tests that passed in both of two runs, and in any of them."""

@@ -1,27 +1,28 @@
-"""Running a package's tests over some working tree in bubblewrap, and who passed."""
+"""Running a package's own tests over some working tree in a sandbox, and who passed."""
 
 from __future__ import annotations
 
-import os
+import asyncio
 import shutil
-import subprocess
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import msgspec
 from msgspec import Struct
 
 from palaestra.envs.swe import outcomes
 from palaestra.envs.swe.tree import write
-from palaestra.errors import SandboxDaemonError
+from palaestra.errors import SandboxPathError
+from palaestra.sandboxes.backends import open_backend
+from palaestra.sandboxes.commands import Exec
+from palaestra.sandboxes.spec import Limits, SandboxSpec
 
 _PLUGIN = "palaestra_outcomes"
-_PATCHED = 'git apply --whitespace=nowarn /work/out/patch; exec "$@"'
-_HOST = ("--ro-bind", "/usr", "/usr", "--ro-bind-try", "/etc", "/etc", "--dev", "/dev", "--proc", "/proc")
-_KEPT = ("bin", "sbin", "lib", "lib32", "lib64")
-"""Links into /usr, or folders where it is not merged."""
+_OUTCOMES = "/work/outcomes.jsonl"
+_PATCHED = 'git apply --whitespace=nowarn /work/patch; exec "$@"'
 
 
 class Run(Struct, frozen=True):
@@ -40,96 +41,112 @@ class Run(Struct, frozen=True):
         return frozenset(id for id, outcome in self.outcomes.items() if outcome == "passed")
 
 
-def run_tests(
-    repository: Mapping[str, bytes] | Path,
-    site: Path,
-    command: Sequence[str],
-    env: Mapping[str, str],
-    overlay: Mapping[str, bytes] | None = None,
-    *,
-    removed: Sequence[str] = (),
-    patch: str = "",
-    seconds: float = 120.0,
-) -> Run:
-    """Run `command` in a copy of the repository, at /work/repo, without a network and with nothing else to write to.
+class Suite(Struct, frozen=True, kw_only=True):
+    """How the tests of a package are run."""
 
-    Args:
-        repository: its files, or a folder that has them.
-        site: folder of what the tests import, at /work/site.
-        command: runs pytest.
-        env: its variables.
-        overlay: files to be laid over the repository.
-        removed: files and folders to be removed before that.
-        patch: a unified diff to be applied, by git, before the tests run.
-        seconds: after which it is killed.
+    site: Path
+    """Folder of what they import, which goes to /work/site."""
+    command: tuple[str, ...]
+    """Runs pytest, in /work/repo."""
+    env: dict[str, str]
+    """Its variables."""
+    limits: Limits
+    """Of the sandbox."""
+    seconds: float
+    """After which it is killed."""
 
-    Raises:
-        SandboxDaemonError: there is no bubblewrap, or it may not make namespaces.
-    """
-    with tempfile.TemporaryDirectory(prefix="palaestra-swe-") as name:
-        work = Path(name)
-        repo = work / "repo"
-        if isinstance(repository, Path):
-            shutil.copytree(repository, repo, symlinks=True)
+
+class Sandboxes:
+    """Sandboxes of one back end, one after the other, for a program that does nothing else meanwhile."""
+
+    def __init__(self, backend: str, **settings: Any) -> None:
+        """Open a back end; nothing is started yet.
+
+        Raises:
+            UnknownNameError: there is no such back end.
+            MissingExtraError: what it needs is not installed.
+        """
+        self._backend = open_backend(backend, **settings)
+        self._runner = asyncio.Runner()
+
+    def run(
+        self,
+        suite: Suite,
+        repository: Mapping[str, bytes] | Path,
+        overlay: Mapping[str, bytes] | None = None,
+        *,
+        removed: Sequence[str] = (),
+        patch: str = "",
+    ) -> Run:
+        """Run tests in a copy of a repository, without a network.
+
+        Args:
+            suite: how.
+            repository: its files, or a folder that has them.
+            overlay: files to be laid over the repository.
+            removed: files and folders to be removed before that.
+            patch: a unified diff to be applied, by git, before the tests run.
+
+        Raises:
+            SandboxError: there is no sandbox for it.
+        """
+        with tempfile.TemporaryDirectory(prefix="palaestra-swe-") as name:
+            work = Path(name)
+            _compose(work / "repo", repository, overlay or {}, removed)
+            write({f"{_PLUGIN}.py": Path(outcomes.__file__).read_bytes()}, work / "plugin")
+            (work / "patch").write_text(patch, encoding="utf-8")
+            command = ("sh", "-ec", _PATCHED, "sh", *suite.command) if patch else suite.command
+            return self._runner.run(self._run(suite, work, (*command, "-p", _PLUGIN)))
+
+    async def _run(self, suite: Suite, work: Path, argv: tuple[str, ...]) -> Run:
+        env = {**suite.env, outcomes.VARIABLE: _OUTCOMES}
+        env["PYTHONPATH"] = f"{env['PYTHONPATH']}:/work/plugin"
+        async with await self._backend.start(SandboxSpec(env=env, limits=suite.limits)) as sandbox:
+            for name, folder in (("repo", work / "repo"), ("plugin", work / "plugin"), ("site", suite.site)):
+                await sandbox.upload(folder, name)
+            await sandbox.upload(work / "patch", "patch")
+            done = await sandbox.exec(Exec(argv=argv, cwd="repo", timeout=suite.seconds, output=16 * 1024))
+            output = (done.stdout.text + done.stderr.text)[-4000:]
+            try:
+                found = _outcomes(await sandbox.read_file(_OUTCOMES))
+            except SandboxPathError:  # pytest did not come to its end
+                found = {}
+            return Run(found if done.ending == "exit" else {}, done.seconds, output)
+
+    def close(self) -> None:
+        """End what runs. May be called more than once."""
+        try:
+            self._runner.run(self._backend.close())
+        finally:
+            self._runner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _compose(
+    place: Path, repository: Mapping[str, bytes] | Path, overlay: Mapping[str, bytes], removed: Sequence[str]
+) -> None:
+    if isinstance(repository, Path):
+        shutil.copytree(repository, place, symlinks=True)
+    else:
+        place.mkdir()
+        write(repository, place)
+    for path in removed:
+        if (place / path).is_dir():
+            shutil.rmtree(place / path)
         else:
-            write(repository, repo)
-        for path in removed:
-            shutil.rmtree(repo / path, ignore_errors=True)
-            if (repo / path).is_file():
-                (repo / path).unlink()
-        write(overlay or {}, repo)
-        write({f"plugin/{_PLUGIN}.py": Path(outcomes.__file__).read_bytes(), "out/.keep": b""}, work)
-        shutil.copytree(site, work / "site")
-        if patch:
-            write({"out/patch": patch.encode()}, work)
-            command = ("sh", "-ec", _PATCHED, "sh", *command)
-        return _run(work, command, env, seconds)
+            (place / path).unlink(missing_ok=True)
+    write(overlay, place)
 
 
-def _run(work: Path, command: Sequence[str], env: Mapping[str, str], seconds: float) -> Run:
-    variables = {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "HOME": "/work",
-        "LANG": "C.UTF-8",
-        **env,
-        outcomes.VARIABLE: "/work/out/outcomes.jsonl",
-    }
-    variables["PYTHONPATH"] = variables.get("PYTHONPATH", "") + ":/work/plugin"
-    found = shutil.which("bwrap")
-    if found is None:
-        raise SandboxDaemonError("bubblewrap is not installed; install it: on Debian, apt-get install bubblewrap")
-    argv = [found, *_HOST, *_links(), "--tmpfs", "/tmp", "--bind", str(work), "/work", "--chdir", "/work/repo"]
-    argv += ["--unshare-all", "--die-with-parent", "--new-session", "--", *command, "-p", _PLUGIN]
-    began = time.monotonic()
+def _outcomes(content: bytes) -> dict[str, str]:
     try:
-        done = subprocess.run(argv, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, timeout=seconds)  # fmt: skip
-        output = done.stdout[-4000:].decode("utf-8", "replace")
-    except subprocess.TimeoutExpired:
-        return Run({}, time.monotonic() - began, f"killed after {seconds} seconds")
-    if output.startswith("bwrap: "):
-        raise SandboxDaemonError(
-            f"bubblewrap does not start: {output[:300].strip()}; check that namespaces are allowed"
-        )
-    return Run(_outcomes(work / "out" / "outcomes.jsonl"), time.monotonic() - began, output)
-
-
-def _links() -> list[str]:
-    args: list[str] = []
-    for name in _KEPT:
-        place = Path("/") / name
-        if place.is_symlink():
-            args += ["--symlink", os.readlink(place), str(place)]
-        elif place.is_dir():
-            args += ["--ro-bind", str(place), str(place)]
-    return args
-
-
-def _outcomes(place: Path) -> dict[str, str]:
-    if not place.is_file() or place.is_symlink():
+        return dict(msgspec.json.Decoder(tuple[str, str]).decode_lines(content))
+    except msgspec.MsgspecError:  # cut off, or not written by the plug-in
         return {}
-    found: dict[str, str] = {}
-    for line in place.read_bytes().splitlines()[:100_000]:
-        id, outcome = msgspec.json.decode(line, type=tuple[str, str])
-        found[id] = outcome
-    return found

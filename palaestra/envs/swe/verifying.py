@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from palaestra.envs.swe.instance import Instance
 from palaestra.envs.swe.releases import REPOSITORY, SITE
-from palaestra.envs.swe.running import Run, run_tests
+from palaestra.envs.swe.running import Run, Sandboxes, Suite
 from palaestra.envs.swe.tree import read_folder
 
 
@@ -37,18 +37,19 @@ class Verification(Struct, frozen=True, kw_only=True):
         return not self.wrong
 
 
-def verify(instance: Instance, runs: int = 1) -> Verification:
+def verify(instance: Instance, sandboxes: Sandboxes, runs: int = 1) -> Verification:
     """Run a task's tests over what the agent finds, and over that with the gold patch.
 
     Args:
         instance: of a release history.
+        sandboxes: where they run.
         runs: how often each is run.
 
     Raises:
-        SandboxDaemonError: there is no bubblewrap, or it may not make namespaces.
+        SandboxError: there is no sandbox for them.
     """
-    untouched = [_run(instance, "") for _ in range(runs)]
-    solved = [_run(instance, instance.gold_patch) for _ in range(runs)]
+    untouched = [_run(instance, sandboxes, "") for _ in range(runs)]
+    solved = [_run(instance, sandboxes, instance.gold_patch) for _ in range(runs)]
     failing, passing = frozenset(instance.fail_to_pass), frozenset(instance.pass_to_pass)
     wrong = [*_wrong("no-op", untouched, failing, passing), *_wrong("oracle", solved, frozenset(), failing | passing)]
     return Verification(
@@ -62,17 +63,17 @@ def verify(instance: Instance, runs: int = 1) -> Verification:
     )
 
 
-def _run(instance: Instance, patch: str) -> Run:
-    return run_tests(
-        Path(instance.files[REPOSITORY]),
-        Path(instance.files[SITE]),
-        instance.test_command,
-        instance.env,
-        read_folder(Path(instance.test_files[REPOSITORY])),
-        removed=instance.test_paths,
-        patch=patch,
+def _run(instance: Instance, sandboxes: Sandboxes, patch: str) -> Run:
+    suite = Suite(
+        site=Path(instance.files[SITE]),
+        command=instance.test_command,
+        env=instance.env,
+        limits=instance.limits,
         seconds=instance.test_seconds,
     )
+    tests = read_folder(Path(instance.test_files[REPOSITORY]))
+    repository = Path(instance.files[REPOSITORY])
+    return sandboxes.run(suite, repository, tests, removed=instance.test_paths, patch=patch)
 
 
 def _wrong(what: str, runs: Sequence[Run], must_fail: frozenset[str], must_pass: frozenset[str]) -> Iterator[str]:
