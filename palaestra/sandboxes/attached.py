@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from palaestra.errors import SandboxError, SandboxPathError
 from palaestra.sandboxes.commands import Chunk, Exec, ExecResult, Output
 from palaestra.sandboxes.core import OnOutput, Sandbox, Session
-from palaestra.sandboxes.link import Exchange, Header, Link, frame, stored
+from palaestra.sandboxes.link import Exchange, Header, Link
 from palaestra.sandboxes.runner import CHUNK
 from palaestra.sandboxes.spec import SandboxSpec
 from palaestra.sandboxes.transfer import Files, entries
@@ -206,24 +206,13 @@ class AttachedSandbox(Sandbox):
             files.discard()
             raise
 
-    async def pack(self, file: IO[bytes], source: str) -> None:
-        """Write a folder's files to `file`, with everything that runs held still."""
-        async with self._request({"op": "get", "path": source, "limit": 1 << 62, "still": True}) as exchange:
-            while True:
-                header, payload = await exchange.receive()
-                if header["kind"] == "done":
-                    break
-                file.write(frame({"e": header.get("e")}, payload))
-                await exchange.acknowledge(payload)
-        file.flush()
+    async def pack(self, source: str) -> None:
+        """Put a folder's files on the runner's shelf, with everything that runs held still."""
+        await self.link.ask({"op": "get", "path": source, "limit": 1 << 62, "still": True, "shelf": True})
 
-    async def unpack(self, file: IO[bytes], target: str) -> None:
-        """Put files there that `pack` wrote. Several may read `file` at once."""
-        async with self._request({"op": "put", "path": target}) as exchange:
-            for header, payload in stored(file.fileno()):
-                await exchange.send(header, payload)
-            await exchange.end()
-            await self._done(exchange)
+    async def unpack(self, target: str) -> None:
+        """Put files there from the shelf that the runner was given."""
+        await self.link.ask({"op": "put", "path": target, "shelf": True})
 
     def _request(self, header: Header, payload: bytes = b"") -> _Request:
         return _Request(self.link, header, payload)

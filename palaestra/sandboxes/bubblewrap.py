@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
@@ -45,14 +46,17 @@ class BubblewrapBackend(Backend):
 
     async def start(self, spec: SandboxSpec) -> Sandbox:
         """See `Backend`."""
-        return await self._start(spec)
+        return await self.begin(spec)
 
-    async def _start(self, spec: SandboxSpec) -> _BubblewrapSandbox:
+    async def begin(self, spec: SandboxSpec, files: IO[bytes] | None = None) -> _BubblewrapSandbox:
+        """A sandbox whose work folder has the files of a snapshot, or else those of its image."""
         _check(spec)
-        started = await _launch(spec, next(self._cores), self)
+        started = await _launch(spec, next(self._cores), self, files)
         self._open.add(started)
         try:
-            if spec.image:
+            if files:
+                await started.unpack(spec.workdir)
+            elif spec.image:
                 await _fill(started)
         except BaseException:
             await asyncio.shield(started.close())
@@ -83,7 +87,9 @@ def _check(spec: SandboxSpec) -> None:
     if not spec.workdir.startswith("/") or os.path.normpath(spec.workdir) in ("/", "/tmp", "/proc", "/dev", "/usr"):
         raise ConfigError(f"workdir is an absolute path that is not one of the system's, not {spec.workdir!r}")
     if not spec.image and Path(sys.base_prefix).is_relative_to(spec.workdir):
-        raise ConfigError(f"the work folder {spec.workdir} lies over {sys.base_prefix}, this interpreter: choose another")
+        raise ConfigError(
+            f"the work folder {spec.workdir} lies over {sys.base_prefix}, this interpreter: choose another"
+        )
     if spec.image and not Path(spec.image).is_dir():
         raise SandboxImageError(f"there is no root file system {spec.image}: bubblewrap takes the path of a folder")
     if shutil.which("bwrap") is None:
@@ -94,29 +100,38 @@ class _BubblewrapSandbox(AttachedSandbox):
     """A sandbox, and the process that holds its namespaces."""
 
     def __init__(
-        self, spec: SandboxSpec, link: Link, process: subprocess.Popen[bytes], backend: BubblewrapBackend
+        self,
+        spec: SandboxSpec,
+        link: Link,
+        process: subprocess.Popen[bytes],
+        shelf: IO[bytes],
+        backend: BubblewrapBackend,
     ) -> None:
         super().__init__(f"bubblewrap-{secrets.token_hex(6)}", spec, link)
-        self._process, self._backend = process, backend
+        self._process, self._shelf, self._backend = process, shelf, backend
+        self._packing = asyncio.Lock()
         self._closing: asyncio.Task[None] | None = None
 
     async def snapshot(self) -> Snapshot:
         """See `Sandbox`."""
-        made = _BubblewrapSnapshot(self.spec, self._backend)
-        try:
-            await self.pack(made.file, self.spec.workdir)
-        except BaseException:
-            await made.delete()
-            raise
+        async with self._packing:
+            await self.pack(self.spec.workdir)
+            made = _BubblewrapSnapshot(self.spec, self._backend)
+            try:
+                await asyncio.to_thread(_copy, self._shelf, made.file)
+                self._shelf.truncate(0)
+            except BaseException:
+                await made.delete()
+                raise
         return made
 
     async def fork(self, n: int = 1) -> list[Sandbox]:
         """See `Sandbox`."""
-        kept = await self.snapshot()
-        try:
-            started = await asyncio.gather(*(kept.start() for _ in range(n)), return_exceptions=True)
-        finally:
-            await kept.delete()
+        async with self._packing:
+            await self.pack(self.spec.workdir)
+            beginning = (self._backend.begin(self.spec, self._shelf) for _ in range(n))
+            started = await asyncio.gather(*beginning, return_exceptions=True)
+            self._shelf.truncate(0)
         failed = [each for each in started if isinstance(each, BaseException)]
         siblings = [each for each in started if isinstance(each, Sandbox)]
         if failed:
@@ -134,6 +149,7 @@ class _BubblewrapSandbox(AttachedSandbox):
         self._backend.forget(self)
         await self.link.close()
         await ended(self._process)
+        self._shelf.close()
 
 
 class _BubblewrapSnapshot(Snapshot):
@@ -141,20 +157,14 @@ class _BubblewrapSnapshot(Snapshot):
 
     def __init__(self, spec: SandboxSpec, backend: BubblewrapBackend) -> None:
         self.id, self.spec, self._backend = f"bubblewrap-{secrets.token_hex(6)}", spec, backend
-        self.file: IO[bytes] = tempfile.TemporaryFile(prefix="palaestra-")  # noqa: SIM115 (closed by `delete`)
+        self.file = _unnamed()
         backend.keep(self)
 
     async def start(self) -> Sandbox:
         """See `Snapshot`."""
         if self.file.closed:
             raise SandboxError("the snapshot is deleted")
-        started = await self._backend._start(self.spec)
-        try:
-            await started.unpack(self.file, self.spec.workdir)
-        except BaseException:
-            await asyncio.shield(started.close())
-            raise
-        return started
+        return await self._backend.begin(self.spec, self.file)
 
     async def delete(self) -> None:
         """See `Snapshot`."""
@@ -169,18 +179,28 @@ async def _fill(sandbox: AttachedSandbox) -> None:
         await sandbox.upload(inside, sandbox.spec.workdir)
 
 
-async def _launch(spec: SandboxSpec, turn: int, backend: BubblewrapBackend) -> _BubblewrapSandbox:
+def _copy(source: IO[bytes], target: IO[bytes]) -> None:
+    size = os.fstat(source.fileno()).st_size
+    at = 0
+    while at < size:
+        at += os.sendfile(target.fileno(), source.fileno(), at, size - at)
+
+
+async def _launch(
+    spec: SandboxSpec, turn: int, backend: BubblewrapBackend, files: IO[bytes] | None
+) -> _BubblewrapSandbox:
     ours, theirs = socket.socketpair()
-    with tempfile.TemporaryFile() as errors:
-        try:
-            process = await started(spec, turn, theirs.fileno(), errors)
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
+    with tempfile.TemporaryFile() as errors, ExitStack() as stack:
+        stack.callback(ours.close)
+        shelf = stack.enter_context(_unnamed())
+        with theirs, ExitStack() as given:
+            shelves = {"shelf": shelf.fileno()}
+            if files:
+                shelves["given"] = given.enter_context(open(f"/proc/self/fd/{files.fileno()}", "rb")).fileno()
+            process = await started(spec, turn, theirs.fileno(), errors, shelves)
+        stack.pop_all()
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 22)
-        made = _BubblewrapSandbox(spec, Link(StreamWire(reader, writer)), process, backend)
+        made = _BubblewrapSandbox(spec, Link(StreamWire(reader, writer)), process, shelf, backend)
         try:
             async with asyncio.timeout(_START):
                 await made.configure(rlimits(spec), spec.limits.memory)
@@ -191,6 +211,11 @@ async def _launch(spec: SandboxSpec, turn: int, backend: BubblewrapBackend) -> _
             await asyncio.shield(made.close())
             raise
         return made
+
+
+def _unnamed() -> IO[bytes]:
+    """A file that goes with whoever holds it."""
+    return tempfile.TemporaryFile(prefix="palaestra-", buffering=0)
 
 
 def _not_started(spec: SandboxSpec, error: Exception, errors: IO[bytes]) -> Exception:

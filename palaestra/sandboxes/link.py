@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections import deque
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -63,16 +61,6 @@ def frame(header: Header, payload: bytes = b"") -> bytes:
     """One frame as bytes."""
     text = json.dumps(header).encode()
     return FRAME.pack(len(text), len(payload)) + text + payload
-
-
-def stored(file: int) -> Iterator[tuple[Header, bytes]]:
-    """Frames that were written to a file."""
-    at = 0
-    while start := os.pread(file, FRAME.size, at):
-        header, payload = FRAME.unpack(start)
-        text = os.pread(file, header, at + FRAME.size)
-        yield json.loads(text), os.pread(file, payload, at + FRAME.size + header)
-        at += FRAME.size + header + payload
 
 
 class Frames:

@@ -42,7 +42,9 @@ def rlimits(spec: SandboxSpec) -> dict[str, int]:
     return {"NPROC": spec.limits.pids, "CORE": 0, "NOFILE": 4096, "MEMLOCK": 65536}
 
 
-async def started(spec: SandboxSpec, turn: int, link: int, errors: IO[bytes]) -> subprocess.Popen[bytes]:
+async def started(
+    spec: SandboxSpec, turn: int, link: int, errors: IO[bytes], shelves: dict[str, int]
+) -> subprocess.Popen[bytes]:
     """The process that holds a sandbox, and has its runner at the other end of `link`.
 
     Args:
@@ -50,12 +52,13 @@ async def started(spec: SandboxSpec, turn: int, link: int, errors: IO[bytes]) ->
         turn: which of the machine's cores it gets: those after as many as this.
         link: its stdin and stdout.
         errors: where it says why it does not start.
+        shelves: open files for `pack` and `unpack`.
     """
     root = os.geteuid() == 0
     with ExitStack() as stack:
         filters = [_memory_file(stack, each) for each in (contained(),) if each is not None]
         command = _command(spec, filters)
-        passed = list(filters)
+        passed = [*filters, *shelves.values()]
         told, ready = _Pipe(stack), _Pipe(stack)
         if root:
             ends = [told.writing.fileno(), ready.reading.fileno()]
@@ -65,11 +68,12 @@ async def started(spec: SandboxSpec, turn: int, link: int, errors: IO[bytes]) ->
         else:
             command += ["--uid", str(spec.user[0]), "--gid", str(spec.user[1])]
         python = "python3" if spec.image else os.path.realpath(sys.executable)
-        # Root of this machine sets a sandbox up; its runner becomes somebody else before anything runs in it.
-        become = [*map(str, spec.user), spec.workdir, "/tmp", "/dev/shm"] if root else []
+        told_runner: dict[str, object] = {"shelves": shelves}
+        if root:  # which sets a sandbox up; its runner becomes somebody else before anything runs in it
+            told_runner |= {"user": spec.user, "folders": [spec.workdir, "/tmp", "/dev/shm"]}
         with _on_cores(spec.limits.cpus, turn):
             process = subprocess.Popen(
-                [*command, "--", *runner_command(python), *become],
+                [*command, "--", *runner_command(python), json.dumps(told_runner)],
                 stdin=link,
                 stdout=link,
                 stderr=errors,

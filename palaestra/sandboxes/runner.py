@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     Header = dict[str, Any]
     Environ = dict[bytes, bytes]
+    Frame = tuple[Header, bytes]
 
 FRAME = struct.Struct(">II")
 CHUNK = 1 << 18
@@ -90,7 +91,7 @@ class Link:
         os.set_blocking(reading, False)
         os.set_blocking(writing, False)
 
-    def receive(self) -> list[tuple[Header, bytes]]:
+    def receive(self) -> list[Frame]:
         """Frames that are there.
 
         Raises:
@@ -107,7 +108,7 @@ class Link:
         self._inward += data
         return self._frames()
 
-    def _frames(self) -> list[tuple[Header, bytes]]:
+    def _frames(self) -> list[Frame]:
         frames, at, view = [], 0, memoryview(self._inward)
         while len(view) - at >= FRAME.size:
             header, payload = FRAME.unpack_from(view, at)
@@ -677,9 +678,7 @@ class Script(Task):
 class Reading(Task):
     """A file, or a tree of files, on its way to the other side."""
 
-    def __init__(
-        self, runner: Runner, id: int, frames: Iterator[tuple[Header, bytes]], after: Callable[[], None]
-    ) -> None:
+    def __init__(self, runner: Runner, id: int, frames: Iterator[Frame], after: Callable[[], None]) -> None:
         self._runner, self._id, self._frames, self._after, self._credit = runner, id, frames, after, WINDOW
 
     def pump(self) -> bool:
@@ -855,6 +854,69 @@ class Filing(Task):
                 os.close(file)
 
 
+class Packing(Task):
+    """A tree of files on its way to the shelf: a file that this process and the other side share."""
+
+    def __init__(self, runner: Runner, id: int, shelf: int, frames: Iterator[Frame], after: Callable[[], None]) -> None:
+        self._runner, self._id, self._shelf, self._frames, self._after = runner, id, shelf, frames, after
+        os.ftruncate(shelf, 0)
+        os.lseek(shelf, 0, os.SEEK_SET)
+
+    def pump(self) -> bool:
+        try:
+            header, payload = next(self._frames)
+            text = json.dumps(header).encode()
+            write_all(self._shelf, FRAME.pack(len(text), len(payload)) + text)
+            write_all(self._shelf, payload)
+        except StopIteration:
+            self.cancel()
+            self._runner.link.send({"id": self._id, "kind": "done"})
+        except (OSError, ValueError) as error:
+            self.cancel()
+            self._runner.refuse(self._id, error)
+        else:
+            return True
+        return False
+
+    def cancel(self) -> None:
+        self._runner.drop(self._id)
+        self._frames = iter(())
+        self._after()
+
+
+class Unpacking(Filing):
+    """A tree of files that comes from another's shelf."""
+
+    def __init__(self, runner: Runner, header: Header, given: int) -> None:
+        super().__init__(runner, header)
+        self._frames = stored(given)
+
+    def pump(self) -> bool:
+        try:
+            header, payload = next(self._frames)
+            self._take(header["e"], payload)
+        except StopIteration:
+            self.finish()
+            return False
+        except (OSError, ValueError) as error:
+            self._fail(error)
+            return False
+        return True
+
+
+def stored(file: int) -> Iterator[Frame]:
+    """Frames that were written to a file."""
+    at = 0
+    while True:
+        start = os.pread(file, FRAME.size, at)
+        if len(start) < FRAME.size:
+            return
+        header, payload = FRAME.unpack(start)
+        at += FRAME.size + header + payload
+        text = os.pread(file, header, at - header - payload)
+        yield json.loads(text), os.pread(file, payload, at - payload)
+
+
 def write_all(file: int, data: bytes) -> None:
     """Write all of it."""
     view = memoryview(data)
@@ -862,7 +924,7 @@ def write_all(file: int, data: bytes) -> None:
         view = view[os.write(file, view) :]
 
 
-def file_frames(path: bytes, limit: int) -> Iterator[tuple[Header, bytes]]:
+def file_frames(path: bytes, limit: int) -> Iterator[Frame]:
     """The content of a regular file, in parts."""
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
@@ -888,12 +950,12 @@ def file_frames(path: bytes, limit: int) -> Iterator[tuple[Header, bytes]]:
 class Tree:
     """A file or a folder as entries, each followed by the data that is in it."""
 
-    def __init__(self, root: bytes, limit: int) -> None:
-        self._root, self._left, self._limit = root, limit, limit
+    def __init__(self, root: bytes, limit: int, chunk: int) -> None:
+        self._root, self._left, self._limit, self._chunk = root, limit, limit, chunk
         self._links: dict[tuple[int, int], str] = {}
         self._device = os.stat(root).st_dev
 
-    def frames(self) -> Iterator[tuple[Header, bytes]]:
+    def frames(self) -> Iterator[Frame]:
         """Folders before what is in them.
 
         Raises:
@@ -925,7 +987,7 @@ class Tree:
         if self._left < 0:
             raise OSError(errno.EFBIG, "holds more than %d bytes" % self._limit, self._root)
 
-    def _file(self, path: bytes, entry: Header, status: os.stat_result) -> Iterator[tuple[Header, bytes]]:
+    def _file(self, path: bytes, entry: Header, status: os.stat_result) -> Iterator[Frame]:
         same = (status.st_dev, status.st_ino)
         if status.st_nlink > 1:
             if same in self._links:
@@ -935,7 +997,7 @@ class Tree:
         entry.update({"t": "f", "s": status.st_size})
         file = opened(path, status)
         try:
-            parts = holding(file, status.st_size)
+            parts = holding(file, status.st_size, self._chunk)
             offset, data = next(parts, (0, b""))
             self._count(len(data) + OVERHEAD)
             yield {"e": entry}, b"" if offset else data
@@ -973,7 +1035,7 @@ def opened(path: bytes, status: os.stat_result) -> int:
             os.chmod(path, stat.S_IMODE(status.st_mode))
 
 
-def holding(file: int, size: int) -> Iterator[tuple[int, bytes]]:
+def holding(file: int, size: int, chunk: int = CHUNK) -> Iterator[tuple[int, bytes]]:
     """Offsets and data of a file without its holes."""
     at = 0
     while at < size:
@@ -985,7 +1047,7 @@ def holding(file: int, size: int) -> Iterator[tuple[int, bytes]]:
                 return
             end = size
         while at < end:
-            data = os.pread(file, min(CHUNK, end - at), at)
+            data = os.pread(file, min(chunk, end - at), at)
             if not data:
                 return
             yield at, data
@@ -1107,8 +1169,9 @@ def send(pid: int, number: int) -> None:
 class Runner:
     """The loop, and what it was told about the sandbox."""
 
-    def __init__(self, reading: int, writing: int) -> None:
+    def __init__(self, reading: int, writing: int, shelves: dict[str, int]) -> None:
         self.link = Link(reading, writing)
+        self._shelves = shelves
         self.children: dict[int, Task] = {}
         """The programs of commands and shells."""
         self.shell = b"/bin/sh"
@@ -1416,14 +1479,21 @@ class Runner:
             task.finish()
 
     def _do_put(self, header: Header, payload: bytes) -> None:
-        self._tasks[header["id"]] = Filing(self, header)
+        given = self._shelves.get("given") if header.get("shelf") else None
+        self._tasks[header["id"]] = Filing(self, header) if given is None else Unpacking(self, header, given)
 
     def _do_get(self, header: Header, payload: bytes) -> None:
-        held: list[int] = []
-        tree = Tree(self.path(header["path"]), int(header["limit"]))
-        if header.get("still"):
-            held = self._processes.hold()
-        self._tasks[header["id"]] = Reading(self, header["id"], tree.frames(), lambda: self._processes.release(held))
+        shelf = self._shelves.get("shelf") if header.get("shelf") else None
+        tree = Tree(self.path(header["path"]), int(header["limit"]), CHUNK if shelf is None else LONGEST)
+        held = self._processes.hold() if header.get("still") else []
+
+        def after() -> None:
+            self._processes.release(held)
+
+        if shelf is None:
+            self._tasks[header["id"]] = Reading(self, header["id"], tree.frames(), after)
+        else:
+            self._tasks[header["id"]] = Packing(self, header["id"], shelf, tree.frames(), after)
 
     def _do_close(self, header: Header, payload: bytes) -> None:
         raise EOFError
@@ -1465,17 +1535,22 @@ def hide() -> None:
 
 
 def main() -> None:
-    """Serve whoever holds stdin and stdout."""
-    if len(sys.argv) > 2:
-        become(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+    """Serve whoever holds stdin and stdout, as the first argument says: who to become, and which descriptors are shelves."""
+    told = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
+    if "user" in told:
+        user, group = told["user"]
+        become(user, group, told["folders"])
     hide()
     reading, writing = (fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 16) for each in (0, 1))
+    shelves = {name: fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 16) for name, each in told.get("shelves", {}).items()}
+    for each in told.get("shelves", {}).values():
+        os.close(each)
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, *range(3, 10)):  # so that no pipe has a number that a command's descriptor gets
         if number != null:
             os.dup2(null, number, inheritable=number < 3)
     os.set_inheritable(null, null < 3)
-    runner = Runner(reading, writing)
+    runner = Runner(reading, writing, shelves)
     runner.link.send({"id": 0, "kind": "hello", "version": 1, "python": sys.version.split()[0]})
     runner.serve()
 
