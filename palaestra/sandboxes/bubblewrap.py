@@ -133,7 +133,7 @@ class _BubblewrapSandbox(AttachedSandbox):
             started = await asyncio.gather(*beginning, return_exceptions=True)
             self._shelf.truncate(0)
         failed = [each for each in started if isinstance(each, BaseException)]
-        siblings = [each for each in started if isinstance(each, Sandbox)]
+        siblings: list[Sandbox] = [each for each in started if isinstance(each, Sandbox)]
         if failed:
             await asyncio.gather(*(each.close() for each in siblings))
             raise failed[0]
