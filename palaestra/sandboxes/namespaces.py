@@ -104,6 +104,7 @@ async def _identify(process: subprocess.Popen[bytes], spec: SandboxSpec, told: _
         raise SandboxDaemonError(f"the users of a sandbox cannot be set: {error}") from error
     except BaseException:
         process.kill()
+        process.wait()
         raise
 
 
