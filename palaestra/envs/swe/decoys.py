@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from random import Random
+from string import ascii_letters
 from typing import NamedTuple
 
 _FLIPPED_NAMES = dict(
@@ -82,12 +84,16 @@ class Decoys:
         self._note(tree.body, "")
 
     def _note(self, body: Sequence[ast.stmt], prefix: str) -> None:
+        bound = Counter(name for node in body for name in _bound(node))
         for node in body:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                self._functions[prefix + node.name] = node
-            elif isinstance(node, ast.ClassDef):
-                self._classes[prefix + node.name] = node
-                self._note(node.body, f"{prefix}{node.name}.")
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                if bound[node.name] > 1 or bound["*"]:
+                    continue  # it may be another one that is run
+                if isinstance(node, ast.ClassDef):
+                    self._classes[prefix + node.name] = node
+                    self._note(node.body, f"{prefix}{node.name}.")
+                else:
+                    self._functions[prefix + node.name] = node
 
     def function(self, test: str) -> str | None:
         """The function that the test `Class::name[params]` (a node id without its file) runs: where it is defined.
@@ -113,9 +119,11 @@ class Decoys:
     def alterations(self, function: str, random: Random) -> Alteration | None:
         """One way to make a decoy of it; `None`: there is none."""
         node = self._functions[function]
-        if any(isinstance(inner, ast.Return | ast.Yield | ast.YieldFrom) for inner in _own(node)):
+        *before, last = node.body
+        body = before if before and isinstance(last, ast.Return) and last.value is None else node.body
+        if any(isinstance(inner, ast.Return | ast.Yield | ast.YieldFrom) for inner in _own(body)):
             return None  # then the end of it may never be reached
-        ways = [*self._last(node.body, random)] or [*self._appended(node, random)]
+        ways = [*self._last(body, random)] or [*self._appended(body, random)]
         random.shuffle(ways)
         ways.sort(key=lambda way: way[0])
         return next((edits for _, edits in ways if self._sound(edits)), None)
@@ -203,13 +211,14 @@ class Decoys:
             return Edit(start, stop, str(not value))
         if isinstance(value, int | float):
             return Edit(start, stop, repr(value + random.randint(1, 3)))
+        quote = stop - len(self.source[start:stop].lstrip(ascii_letters))
         for _ in range(_TRIES):
-            place = random.randrange(start, stop)
+            place = random.randrange(quote, stop)
             letter = self.source[place]
-            if letter.isascii() and letter.isalnum():
+            if letter.isascii() and letter.isalnum() and self.source[place - 1] != "\\":
                 edit = Edit(place, place + 1, _like(letter, random))
                 found = _read(self.source[start:place] + edit.text + self.source[place + 1 : stop])
-                if found is not None and type(found[0]) is type(value):  # not so where it was a prefix or an escape
+                if found is not None and type(found[0]) is type(value):
                     return edit
         return None
 
@@ -221,9 +230,9 @@ class Decoys:
         if isinstance(expected, ast.Name | ast.Attribute) and _name(expected) not in _WIDE:
             yield 0, (self._replace(expected, "ZeroDivisionError"),)
 
-    def _appended(self, node: _Function, random: Random) -> Iterator[tuple[int, Alteration]]:
+    def _appended(self, body: Sequence[ast.stmt], random: Random) -> Iterator[tuple[int, Alteration]]:
         """Something false at the end, of a test that ends with something else than an assertion."""
-        last = node.body[-1]
+        last = body[-1]
         line = self._text.line(last.end_lineno or last.lineno)
         indent = self._text.indent(last)
         behind = self.source[self._text.stop(last) : line.stop].strip()
@@ -292,12 +301,23 @@ def _bare(test: str) -> str:
     return test.partition("[")[0]
 
 
-def _own(node: ast.AST) -> Iterator[ast.AST]:
-    """What is in a function, apart from functions in it."""
-    for child in ast.iter_child_nodes(node):
-        yield child
-        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
-            yield from _own(child)
+def _own(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """What is in a function's body, apart from what is in functions in it."""
+    for node in body:
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
+            yield from _own(ast.iter_child_nodes(node))
+
+
+def _bound(node: ast.stmt) -> Iterator[str]:
+    """Names that a statement binds where it stands; `*`: those of a whole module."""
+    for inner in _own([node]):
+        if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield inner.name
+        elif isinstance(inner, ast.alias):
+            yield inner.asname or inner.name
+        elif isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store | ast.Del):
+            yield inner.id
 
 
 def _name(node: ast.expr) -> str:

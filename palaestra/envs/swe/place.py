@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.resources import files
@@ -21,6 +21,8 @@ from palaestra.sandboxes.commands import Exec, ExecResult
 from palaestra.sandboxes.core import Sandbox
 
 EXAMINER = files("palaestra.envs.swe").joinpath("examiner.py").read_text("utf-8")
+_PLAIN = ("--assert=plain", "--tb=native", "-p", "no:cacheprovider")
+"""Failures are wanted, half of all tests are decoys: to say nicely what was different takes longer than the tests."""
 SECONDS = 120.0
 """That laying files there may take."""
 LARGEST_TEST = 8 * 1024 * 1024
@@ -134,14 +136,14 @@ class Place:
             if replaced:
                 yield path
 
-    async def examine(self, plan: Round, arguments: Iterable[str] = ()) -> Report:
+    async def examine(self, tests: Round) -> Report:
         """Run the tests of one round.
 
         Raises:
             DataError: the task's command is not pytest's.
             SandboxDaemonError: the engine is gone.
         """
-        for path, content in plan.sources.items():
+        for path, content in tests.sources.items():
             await self.sandbox.write_file(f"{self.instance.repository}/{path}", content)
         python, request = self._request(secrets.token_hex(16))
         command = Exec(
@@ -171,7 +173,7 @@ class Place:
             sources=[*sources, instance.repository] if instance.repository not in sources else sources,
             tools=[entry for entry in path if entry not in sources],
             path=":".join(path),
-            arguments=[*arguments, "-p", "no:cacheprovider"],
+            arguments=[*arguments, *_PLAIN],
         )
 
     async def _done(self, command: Exec) -> ExecResult:
