@@ -198,8 +198,13 @@ async def _launch(
             if files:
                 shelves["given"] = given.enter_context(open(f"/proc/self/fd/{files.fileno()}", "rb")).fileno()
             process = await started(spec, turn, theirs.fileno(), errors, shelves)
+        try:
+            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 22)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
         stack.pop_all()
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 22)
         made = _BubblewrapSandbox(spec, Link(StreamWire(reader, writer)), process, shelf, backend)
         try:
             async with asyncio.timeout(_START):
