@@ -51,7 +51,13 @@ _TESTERS = frozenset(
 """What runs the tests, by the names that they are imported by."""
 _RESERVED = _TESTERS | sys.stdlib_module_names
 
-_LIST = r"import os, sys; sys.stdout.buffer.write(b'\0'.join(os.listdir(b'.')))"
+_LIST = (
+    "import os, sys; "
+    "names = [each.name for each in os.scandir(b'.') if each.is_dir(follow_symlinks=False) "
+    "or each.is_file(follow_symlinks=False)]; "
+    r"sys.stdout.buffer.write(b'\0'.join(names))"
+)
+"""Neither links, which are never taken, nor pipes and sockets, which cannot be."""
 
 
 class Submission(Struct, frozen=True):
