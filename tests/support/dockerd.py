@@ -38,11 +38,13 @@ class Http(http.client.HTTPConnection):
         self.sock.connect(self.path)
 
 
-def ask(host: str, method: str, path: str, body: object = None, timeout: float = 120.0) -> tuple[int, bytes]:
+def ask(
+    host: str, method: str, path: str, body: object = None, timeout: float = 120.0, content: str = "application/x-tar"
+) -> tuple[int, bytes]:
     """One request to the engine at `unix://...`, answered by its status and its body."""
     connection = Http(host.removeprefix("unix://"), timeout)
     try:
-        connection.request(method, path, body=body, headers={"Content-Type": "application/x-tar"} if body else {})
+        connection.request(method, path, body=body, headers={"Content-Type": content} if body else {})
         answer = connection.getresponse()
         return answer.status, answer.read()
     finally:
@@ -56,6 +58,7 @@ class Engine:
         self.folder, self.data = folder, data or folder / "data"
         self.host = f"unix://{folder}/docker.sock"
         self.log, self.pid_file = folder / "dockerd.log", folder / "pid"
+        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, seconds: float = 60.0) -> None:
         """Return when it answers; its log is in the message when it does not."""
@@ -63,7 +66,7 @@ class Engine:
         command = ["dockerd", "--data-root", self.data, "--exec-root", self.folder / "exec", "--host", self.host]
         command += ["--pidfile", self.pid_file, "--bridge", "none", "--iptables=false", "--ip6tables=false"]
         with self.log.open("ab") as log:
-            process = subprocess.Popen(
+            self.process = process = subprocess.Popen(
                 [str(part) for part in command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -85,18 +88,21 @@ class Engine:
         except OSError:
             return False
 
-    def stop(self, seconds: float = 30.0) -> None:
+    def stop(self, seconds: float = 30.0, how: signal.Signals = signal.SIGTERM) -> None:
         """End it, and wait until its process is gone."""
         try:
             process = int(self.pid_file.read_text())
         except FileNotFoundError:
             return
-        self.kill(process, signal.SIGTERM)
+        self.kill(process, how)
         end = time.monotonic() + seconds
         while _runs(process):
             if time.monotonic() > end:
                 self.kill(process, signal.SIGKILL)
             time.sleep(0.05)
+        self.pid_file.unlink(missing_ok=True)
+        if self.process is not None:
+            self.process.wait()
 
     @staticmethod
     def kill(process: int, how: signal.Signals) -> None:

@@ -8,12 +8,13 @@ from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
-from palaestra.errors import SandboxError, SandboxImageError, SandboxPathError
+from palaestra.errors import SandboxError, SandboxPathError
 from palaestra.sandboxes.attached import runner_command
 from palaestra.sandboxes.core import Backend, Sandbox
 from palaestra.sandboxes.docker.attachment import Attachment
 from palaestra.sandboxes.docker.containers import check, sandbox_config
 from palaestra.sandboxes.docker.engine import Engine
+from palaestra.sandboxes.docker.failures import died
 from palaestra.sandboxes.docker.images import Image, find_image
 from palaestra.sandboxes.docker.keeping import Copier, fill, new_volume
 from palaestra.sandboxes.docker.removing import Leftovers, remove_container
@@ -129,14 +130,8 @@ class DockerBackend(Backend):
         except SandboxPathError as error:
             raise SandboxError(f"the sandbox does not start: {error}") from error
         except SandboxError as error:
-            raise self._dead(sandbox, error) from error
-
-    @staticmethod
-    def _dead(sandbox: DockerSandbox, error: SandboxError) -> SandboxError:
-        complaint, image = sandbox.attachment.complaint, sandbox.images[0].name
-        if "SyntaxError" in complaint or "ImportError" in complaint:
-            return SandboxImageError(f"image {image!r} has a python3 older than 3.8: {complaint}; install a newer one")
-        return SandboxError(f"the sandbox ends at its start: {complaint or error}")
+            complaint = sandbox.attachment.complaint or str(error)
+            raise died(complaint, sandbox.images[0].name, "the sandbox ends at its start") from error
 
     async def _abandon(self, id: str) -> None:
         """Remove what may have been made of a sandbox that does not start."""

@@ -52,7 +52,7 @@ class Engine:
             return Docker(f"{_UNIX}localhost", connector=connector, timeout=_TIMEOUT)
         try:
             return Docker(self.host or None, timeout=_TIMEOUT)
-        except (AssertionError, ValueError) as error:
+        except (AssertionError, TypeError, ValueError) as error:
             raise absent(self.host) from error
 
     async def close(self) -> None:

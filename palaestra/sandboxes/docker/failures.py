@@ -84,6 +84,22 @@ def no_python(image: str) -> SandboxImageError:
     return SandboxImageError(f"image {image!r} has no python3 on its PATH; build one FROM it that installs python3")
 
 
+def died(complaint: str, image: str, what: str) -> SandboxError:
+    """A Python in a container ended too early.
+
+    Args:
+        complaint: the last thing that it said.
+        image: whose it is.
+        what: what was not done.
+    """
+    if complaint.startswith(("SyntaxError", "ImportError", "ModuleNotFoundError")):
+        return SandboxImageError(f"image {image!r} has a python3 older than 3.8 ({complaint}); install a newer one")
+    if _FULL.search(complaint):
+        mend = "free some, for example with: docker system prune"
+        return SandboxDaemonError(f"the Docker engine's disk is full: {complaint}; {mend}")
+    return SandboxError(f"{what}: {complaint or 'python3 said nothing and ended'}")
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """An error, and what led to it: aiodocker does not link them, but the interpreter does."""
     while error is not None:

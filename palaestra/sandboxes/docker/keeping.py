@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from palaestra.errors import SandboxDaemonError, SandboxError
+from palaestra.errors import SandboxError
 from palaestra.sandboxes.commands import Exec
 from palaestra.sandboxes.core import Sandbox
 from palaestra.sandboxes.docker.attachment import Attachment
 from palaestra.sandboxes.docker.containers import KEPT, copier_config
 from palaestra.sandboxes.docker.engine import Engine
+from palaestra.sandboxes.docker.failures import died
 from palaestra.sandboxes.docker.images import Image
 from palaestra.sandboxes.docker.removing import remove_container
 from palaestra.sandboxes.spec import SandboxSpec
@@ -77,11 +78,7 @@ class Copier:
             answer = await self._attachment.output.read()
         if answer.strip().isdigit():
             return int(answer)
-        complaint = self._attachment.complaint or "the copier was killed"
-        if _FULL in complaint:
-            mend = "free some, for example with: docker system prune"
-            raise SandboxDaemonError(f"the Docker engine's disk is full: {complaint}; {mend}")
-        raise SandboxError(f"cannot copy a work folder: {complaint}")
+        raise died(self._attachment.complaint, image, "cannot copy a work folder")
 
     async def close(self) -> None:
         """Remove it. May be called more than once."""
