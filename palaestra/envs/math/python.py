@@ -8,40 +8,29 @@ from typing import Any
 
 import msgspec
 
-from palaestra.envs.calls import find_call
+from palaestra.envs.codetools.limits import CodeLimits
+from palaestra.envs.codetools.tools import CodeState, CodeTools
 from palaestra.envs.core import Env, Reset, Step
 from palaestra.envs.math import arithmetic
-from palaestra.envs.math.confinement import Kind, Limits, check_sandbox
 from palaestra.envs.math.env import drawn, judged
 from palaestra.envs.math.problem import Problem, found_answer, info_of, problem_of
-from palaestra.envs.math.sandbox import run_python
 from palaestra.envs.tasks import Task
 from palaestra.errors import EnvError
 
-TOOL = "python"
-LIMITS = Limits()
+LIMITS = CodeLimits(seconds=20, cpu_seconds=5, partial=False)
 HINT = (
-    "You may run Python: write <python>print(2 + 2)</python> and read what it prints. Every call is a fresh program. "
+    "You may run Python: write <python>print(2 + 2)</python> and read what it prints. Names live from call to call, as "
+    "in a notebook. "
 )
-_SCHEMA: dict[str, Any] = {
-    "type": "function",
-    "function": {
-        "name": TOOL,
-        "description": "Run a Python program and read what it prints. No network; nothing is kept between calls.",
-        "parameters": {
-            "type": "object",
-            "properties": {"code": {"type": "string", "description": "the whole program"}},
-            "required": ["code"],
-        },
-    },
-}
 
 
 class State(msgspec.Struct, frozen=True):
-    """All that an episode is: code keeps nothing between calls."""
+    """All that an episode is."""
 
     problem: Problem
     turns: int = 0
+    code: CodeState = CodeState()
+    """What was run."""
 
 
 class PythonEnv(Env[str, Any]):
@@ -53,28 +42,32 @@ class PythonEnv(Env[str, Any]):
     episode if it has an answer in a box or tags: reward 1 if that is right, else 0. One with neither is invalid. After
     `max_turns` actions the episode is truncated.
 
-    Code runs in bubblewrap, without a network and with the limits given. `sandbox="none"`, or PALAESTRA_SANDBOX=none,
-    runs it with the limits only: that is for a machine that has nothing to lose.
+    Code runs in a sandbox of the episode's own, without a network and with the limits given. `sandbox="none"`, or
+    PALAESTRA_SANDBOX=none, runs it with limits only: that is for a machine that has nothing to lose.
     """
 
     def __init__(
         self,
         difficulty: int = arithmetic.DIFFICULTY,
         *,
-        sandbox: Kind | None = None,
+        sandbox: str | None = None,
+        image: str = "",
         seconds: float = LIMITS.seconds,
         cpu_seconds: int = LIMITS.cpu_seconds,
-        memory_bytes: int = LIMITS.memory_bytes,
+        memory_bytes: int = LIMITS.memory,
         output: int = LIMITS.output,
     ) -> None:
         self.difficulty = arithmetic.checked(difficulty)
-        self.sandbox = check_sandbox(sandbox or os.environ.get("PALAESTRA_SANDBOX") or "bubblewrap")
-        self.limits = Limits(seconds=seconds, cpu_seconds=cpu_seconds, memory_bytes=memory_bytes, output=output)
+        limits = msgspec.structs.replace(
+            LIMITS, seconds=seconds, cpu_seconds=cpu_seconds, memory=memory_bytes, output=output
+        )
+        where = sandbox or os.environ.get("PALAESTRA_SANDBOX") or "bubblewrap"
+        self.code = CodeTools("python", where=where, image=image, limits=limits)
         self._state: State | None = None
 
     def tools(self) -> Sequence[Mapping[str, Any]]:
         """The interpreter."""
-        return [_SCHEMA]
+        return self.code.schemas()
 
     async def reset(
         self, *, seed: int | None = None, task: Task | None = None, options: Mapping[str, Any] | None = None
@@ -86,6 +79,7 @@ class PythonEnv(Env[str, Any]):
         """
         problem = problem_of(task.params) if task is not None else drawn(seed, self.difficulty)
         problem = msgspec.structs.replace(problem, bare=False)  # or every thought would be an answer
+        await self.code.begin()
         self._state = State(problem)
         return Reset(f"{problem.problem}\n{HINT}{problem.how}", info_of(problem))
 
@@ -97,15 +91,12 @@ class PythonEnv(Env[str, Any]):
             MissingExtraError: math-verify is needed and not installed.
         """
         state = self._playing
-        problem, call = state.problem, find_call(action, (TOOL,))
+        problem, call = state.problem, self.code.find(action)
         self._state = State(problem, state.turns + 1)
         truncated = state.turns + 1 >= problem.max_turns
         if call is not None:
-            ran = await run_python(call.argument, self.limits, self.sandbox)
-            info = {**info_of(problem), "tool": {"name": TOOL, "ok": ran.ok}}
-            return Step(
-                f"<result>\n{ran.output.strip() or '(nothing printed)'}\n</result>", 0.0, False, truncated, info
-            )
+            done = await self.code.call(call.name, call.argument)
+            return Step(done.result, 0.0, False, truncated, {**info_of(problem), "tool": done.tool})
         if (answer := found_answer(problem, action)) is not None:
             return await judged(problem, answer)
         text = f"There is neither a call of python nor an answer that can be read. {HINT}{problem.how}"
@@ -121,12 +112,17 @@ class PythonEnv(Env[str, Any]):
         return f"{state.problem.problem}\n(turn {state.turns} of at most {state.problem.max_turns})"
 
     async def snapshot(self) -> State:
-        """The problem and the number of turns."""
-        return self._playing
+        """The problem, the number of turns, and the code that was run."""
+        return msgspec.structs.replace(self._playing, code=self.code.snapshot())
 
     async def restore(self, state: State) -> None:
-        """Go on from `state`."""
+        """Go on from `state`. What was run is run again, in a fresh sandbox, when there is more to run."""
         self._state = state
+        await self.code.restore(state.code)
+
+    async def close(self) -> None:
+        """End the sandbox."""
+        await self.code.close()
 
     @property
     def _playing(self) -> State:
