@@ -1,19 +1,18 @@
 """Files and folders as a stream of bytes, and back: for sandboxes on other machines, and for recordings.
 
-A stream is a row of what `transfer` reads and writes: the length of an entry in four bytes, then the entry and what
-belongs to it as msgpack. Whoever unpacks trusts nothing of it.
+A stream is a row of what `transfer` reads and writes: two lengths of four bytes, an entry as JSON in ASCII (its escapes
+can say any name of a file), and what belongs to it. Whoever unpacks trusts nothing of it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
-
-import msgspec
+from typing import ParamSpec, TypeVar
 
 from palaestra.errors import SandboxPathError
 from palaestra.sandboxes.runner import CHUNK
@@ -24,10 +23,10 @@ T = TypeVar("T")
 
 PIECE = 64 * 1024
 """Most bytes that a stream is cut into."""
-MOST_ENTRY_BYTES = CHUNK + 64 * 1024
+MOST_BYTES = CHUNK + 64 * 1024
+"""Of an entry and what belongs to it."""
 
-_LENGTH = struct.Struct("<I")
-_ENTRIES: msgspec.msgpack.Decoder[tuple[dict[str, Any], bytes]] = msgspec.msgpack.Decoder(tuple[dict[str, Any], bytes])
+_LENGTHS = struct.Struct("<II")
 
 
 @asynccontextmanager
@@ -91,10 +90,10 @@ class Unpacker:
         self._held += data
         while (packed := self._next()) is not None:
             try:
-                entry, payload = _ENTRIES.decode(packed)
-            except (msgspec.MsgspecError, RecursionError) as error:
+                entry = json.loads(packed[0])
+            except (ValueError, RecursionError) as error:
                 raise SandboxPathError(f"what came is no stream of files: {error}") from error
-            self._files.take(entry, payload)
+            self._files.take(entry, packed[1])
 
     def finish(self) -> None:
         """Say that this was all.
@@ -106,15 +105,16 @@ class Unpacker:
             raise SandboxPathError("the files did not come to their end; try again")
         self._files.finish()
 
-    def _next(self) -> bytes | None:
-        if len(self._held) < _LENGTH.size:
+    def _next(self) -> tuple[bytes, bytes] | None:
+        if len(self._held) < _LENGTHS.size:
             return None
-        end = _LENGTH.size + _LENGTH.unpack_from(self._held)[0]
-        if end > MOST_ENTRY_BYTES:
+        first, second = _LENGTHS.unpack_from(self._held)
+        if first + second > MOST_BYTES:
             raise SandboxPathError("what came is no stream of files")
+        middle, end = _LENGTHS.size + first, _LENGTHS.size + first + second
         if len(self._held) < end:
             return None
-        packed = bytes(self._held[_LENGTH.size : end])
+        packed = bytes(self._held[_LENGTHS.size : middle]), bytes(self._held[middle:end])
         del self._held[:end]
         return packed
 
@@ -137,9 +137,9 @@ async def _in_threads(pieces: Generator[bytes, None, None]) -> AsyncIterator[byt
 def _pieces(source: Path) -> Generator[bytes, None, None]:
     """Small entries together, large ones cut up."""
     held = bytearray()
-    for entry in entries(source):
-        packed = msgspec.msgpack.encode(entry)
-        held += _LENGTH.pack(len(packed)) + packed
+    for entry, payload in entries(source):
+        packed = json.dumps(entry).encode("ascii")
+        held += _LENGTHS.pack(len(packed), len(payload)) + packed + payload
         while len(held) >= PIECE:
             yield bytes(held[:PIECE])
             del held[:PIECE]

@@ -219,12 +219,13 @@ _ERRORS: dict[str, type[PalaestraError]] = {
 
 def failure(error: BaseException) -> Failed:
     """An exception as a reply. Of those that are not Palaestra's the message names the class."""
+    message = str(error).encode("utf-8", "backslashreplace").decode()  # names of files may be no text
     if isinstance(error, MissingExtraError):
-        return Failed("SandboxDaemonError", f"where the sandboxes run, {error}")
+        return Failed("SandboxDaemonError", f"where the sandboxes run, {message}")
     known = [kind.__name__ for kind in type(error).__mro__ if _ERRORS.get(kind.__name__) is kind]
     if known or isinstance(error, PalaestraError):
-        return Failed((*known, type(error).__name__)[0], str(error))
-    return Failed(type(error).__name__, f"{type(error).__name__}: {error}")
+        return Failed((*known, type(error).__name__)[0], message)
+    return Failed(type(error).__name__, f"{type(error).__name__}: {message}")
 
 
 def rebuilt(failed: Failed) -> PalaestraError:

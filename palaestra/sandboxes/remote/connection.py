@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
 
+from msgspec.structs import replace
+
 from palaestra.errors import DataError, SandboxDaemonError, SandboxError, require
 from palaestra.sandboxes.remote.exchange import Exchange
 from palaestra.sandboxes.remote.frames import (
@@ -23,6 +25,7 @@ from palaestra.sandboxes.remote.frames import (
     Hello,
     Piece,
     encode,
+    odd,
     to_client,
     to_reply,
 )
@@ -70,7 +73,11 @@ class Connection:
             SandboxDaemonError: the connection is lost, or broke meanwhile.
             SandboxError: the request is too large, or what came is no reply.
         """
-        packed = encode(call := Call(next(self._ids), request, body is not None))
+        call = Call(next(self._ids), request, body is not None)
+        try:
+            packed = encode(call)
+        except UnicodeEncodeError:
+            packed = encode(replace(call, request=odd(request)))
         if len(packed) > MESSAGE_BYTES:
             raise SandboxError(
                 f"a command of {len(packed):,} bytes is over the limit of {MESSAGE_BYTES:,}: "

@@ -6,8 +6,9 @@ has said by `Credit` that it is done with: a slow reader holds up its own call, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -51,7 +52,8 @@ class Call(Struct, frozen=True, tag=True):
 
     id: Count
     """The caller's choice, not that of a call that runs."""
-    request: Request
+    request: Request | bytes
+    """As bytes where it holds text that is none, such as the names of some files; see `odd`."""
     body: bool
     """Whether pieces of a body follow."""
 
@@ -92,17 +94,41 @@ ToClient = Hello | Piece | Credit | End
 
 _TO_SERVER: msgspec.msgpack.Decoder[ToServer] = msgspec.msgpack.Decoder(ToServer)
 _TO_CLIENT: msgspec.msgpack.Decoder[ToClient] = msgspec.msgpack.Decoder(ToClient)
+_REQUEST: Any = Request
 _REPLIES: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+
+
+def odd(request: Request) -> bytes:
+    """A request as JSON in ASCII, whose escapes can say what UTF-8 cannot."""
+    return json.dumps(msgspec.to_builtins(request)).encode("ascii")
+
+
+def plain(request: Request | bytes) -> Request:
+    """The request of a call.
+
+    Raises:
+        DataError: it is none.
+    """
+    if not isinstance(request, bytes):
+        return request
+    try:
+        converted: Request = msgspec.convert(json.loads(request), _REQUEST)
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise DataError(f"what came makes no sense: {error}") from error
+    return converted
 
 
 def encode(frame: ToServer | ToClient | Reply) -> bytes:
     """A frame, or a reply for the pieces of one.
 
     Raises:
+        UnicodeEncodeError: it holds text that is none.
         SandboxError: it holds what no message can carry.
     """
     try:
         return msgspec.msgpack.encode(frame)
+    except UnicodeEncodeError:
+        raise
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise SandboxError(f"cannot send this to sandboxes elsewhere: {error}") from error
 

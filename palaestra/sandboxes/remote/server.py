@@ -16,6 +16,7 @@ from palaestra.errors import SandboxDaemonError, require
 from palaestra.sandboxes.core import Backend
 from palaestra.sandboxes.desk import Desk
 from palaestra.sandboxes.leases import Lease
+from palaestra.sandboxes.reaper import reap_soon
 from palaestra.sandboxes.remote.admission import Admission, Allowed
 from palaestra.sandboxes.remote.frames import DEFAULT_PORT, KEY_PARAMETER, MESSAGE_BYTES
 
@@ -93,6 +94,7 @@ class SandboxServer(Door):
             SandboxDaemonError: the address cannot be had.
             SandboxError: files on their way cannot be kept.
         """
+        reap_soon()
         self._lease = Lease.open("sandboxes serve")
         try:
             await self._open_door(SandboxDaemonError)

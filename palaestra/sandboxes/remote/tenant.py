@@ -10,7 +10,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from palaestra.errors import DataError, PalaestraError, SandboxError
 from palaestra.sandboxes.desk import Desk
-from palaestra.sandboxes.remote.admission import CLIENT_BYTES, Budget
+from palaestra.sandboxes.remote.admission import CLIENT_BYTES, OUTPUT_BYTES, Budget
 from palaestra.sandboxes.remote.exchange import Exchange
 from palaestra.sandboxes.remote.frames import (
     PIECE,
@@ -22,6 +22,7 @@ from palaestra.sandboxes.remote.frames import (
     Hello,
     Piece,
     encode,
+    plain,
     to_server,
 )
 from palaestra.sandboxes.requests import Execute, Failed, Read, Request, Write, failure
@@ -140,6 +141,7 @@ class Visit:
             exchange.add(frame)
 
     def _begin(self, call: Call) -> None:
+        request = plain(call.request)
         if call.id in self._calls:
             raise DataError(f"call {call.id} runs already")
         if len(self._calls) >= MOST_CALLS:
@@ -147,23 +149,23 @@ class Visit:
         exchange = Exchange(call.id, self._send)
         self._exchanges[call.id] = exchange
         self._stoppable.add(call.id)
-        self._calls[call.id] = asyncio.create_task(self._answer(call, exchange))
+        self._calls[call.id] = asyncio.create_task(self._answer(request, exchange, call.body))
 
-    async def _answer(self, call: Call, exchange: Exchange) -> None:
+    async def _answer(self, request: Request, exchange: Exchange, body: bool) -> None:
         """Do what a call says, and tell what came of it. Its memory is held until that is sent."""
         try:
-            async with self._tenant.budget.room(self._weight(call.request)):
-                packed = await self._reply(call, exchange)
+            async with self._tenant.budget.room(self._weight(request)):
+                packed = await self._reply(request, exchange, body)
                 whole = len(packed) // PIECE * PIECE if len(packed) > PIECE else 0
                 if whole:
                     await exchange.put("reply", packed[:whole])
-                await self._send(End(call.id, packed[whole:]))
+                await self._send(End(exchange.id, packed[whole:]))
         except (asyncio.CancelledError, PalaestraError):
             return  # the client is gone, or does not read
         finally:
-            self._exchanges.pop(call.id, None)
-            self._calls.pop(call.id, None)
-            self._stoppable.discard(call.id)
+            self._exchanges.pop(exchange.id, None)
+            self._calls.pop(exchange.id, None)
+            self._stoppable.discard(exchange.id)
 
     def _weight(self, request: Request) -> int:
         """Bytes that a call may hold at once, beside its window and its output."""
@@ -171,24 +173,24 @@ class Visit:
             return min(request.limit, self._tenant.file_bytes)
         return request.size if isinstance(request, Write | Execute) else 0
 
-    async def _reply(self, call: Call, exchange: Exchange) -> bytes:
-        kept = _kept(call.request)
+    async def _reply(self, request: Request, exchange: Exchange, body: bool) -> bytes:
+        kept = _kept(request)
         if self._tenant.output + kept > CLIENT_BYTES:
             return encode(Failed("SandboxError", "the commands that run now may keep too much output; ask for less"))
         self._tenant.output += kept
         try:
-            return await self._asked(call, exchange)
+            return await self._asked(request, exchange, body)
         finally:
             self._tenant.output -= kept
 
-    async def _asked(self, call: Call, exchange: Exchange) -> bytes:
+    async def _asked(self, request: Request, exchange: Exchange, body: bool) -> bytes:
         try:
-            reply = await self._tenant.desk.ask(call.request, exchange.body() if call.body else None, exchange.put)
+            reply = await self._tenant.desk.ask(request, exchange.body() if body else None, exchange.put)
         except asyncio.CancelledError:
             if exchange.outcome is not None:
                 raise
             reply = Failed("SandboxError", "it was cancelled")
-        self._stoppable.discard(call.id)
+        self._stoppable.discard(exchange.id)
         try:
             return encode(reply)
         except SandboxError as error:
@@ -215,4 +217,4 @@ class Visit:
 
 def _kept(request: Request) -> int:
     """Bytes of output that a call may hold to its end."""
-    return 2 * (request.command.output or 0) if isinstance(request, Execute) else 0
+    return 2 * min(request.command.output or 0, OUTPUT_BYTES) if isinstance(request, Execute) else 0
