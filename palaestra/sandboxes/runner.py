@@ -26,7 +26,7 @@ from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from typing import Any
 
     Header = dict[str, Any]
@@ -678,7 +678,9 @@ class Script(Task):
 class Reading(Task):
     """A file, or a tree of files, on its way to the other side."""
 
-    def __init__(self, runner: Runner, id: int, frames: Iterator[Frame], after: Callable[[], None]) -> None:
+    def __init__(
+        self, runner: Runner, id: int, frames: Generator[Frame, None, None], after: Callable[[], None]
+    ) -> None:
         self._runner, self._id, self._frames, self._after, self._credit = runner, id, frames, after, WINDOW
 
     def pump(self) -> bool:
@@ -706,7 +708,7 @@ class Reading(Task):
 
     def _end(self) -> None:
         self._runner.drop(self._id)
-        self._frames = iter(())
+        self._frames.close()
         self._after()
 
 
@@ -857,7 +859,9 @@ class Filing(Task):
 class Packing(Task):
     """A tree of files on its way to the shelf: a file that this process and the other side share."""
 
-    def __init__(self, runner: Runner, id: int, shelf: int, frames: Iterator[Frame], after: Callable[[], None]) -> None:
+    def __init__(
+        self, runner: Runner, id: int, shelf: int, frames: Generator[Frame, None, None], after: Callable[[], None]
+    ) -> None:
         self._runner, self._id, self._shelf, self._frames, self._after = runner, id, shelf, frames, after
         os.ftruncate(shelf, 0)
         os.lseek(shelf, 0, os.SEEK_SET)
@@ -880,7 +884,7 @@ class Packing(Task):
 
     def cancel(self) -> None:
         self._runner.drop(self._id)
-        self._frames = iter(())
+        self._frames.close()
         self._after()
 
 
@@ -924,7 +928,7 @@ def write_all(file: int, data: bytes) -> None:
         view = view[os.write(file, view) :]
 
 
-def file_frames(path: bytes, limit: int) -> Iterator[Frame]:
+def file_frames(path: bytes, limit: int) -> Generator[Frame, None, None]:
     """The content of a regular file, in parts."""
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
@@ -955,32 +959,43 @@ class Tree:
         self._links: dict[tuple[int, int], str] = {}
         self._device = os.stat(root).st_dev
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Generator[Frame, None, None]:
         """Folders before what is in them.
 
         Raises:
             OSError: something cannot be read, or there are more bytes than the limit.
         """
+        opened: list[tuple[bytes, int]] = []
+        try:
+            yield from self._walk(opened)
+        finally:
+            for path, mode in reversed(opened):
+                os.chmod(path, mode)
+
+    def _walk(self, opened: list[tuple[bytes, int]]) -> Iterator[Frame]:
         waiting = [(self._root, "")]
         while waiting:
             path, name = waiting.pop()
-            status = os.stat(path) if not name else os.lstat(path)
+            status = os.lstat(path) if name else os.stat(path)
             entry = {"p": name, "m": stat.S_IMODE(status.st_mode), "n": status.st_mtime_ns}
             if stat.S_ISDIR(status.st_mode) and status.st_dev == self._device:
-                self._count(OVERHEAD)
-                yield {"e": {**entry, "t": "d"}}, b""
-                inside = sorted(listed(path, status), reverse=True)
+                yield self._counted({**entry, "t": "d"})
+                if status.st_mode & 0o500 != 0o500 and status.st_uid == os.getuid():
+                    os.chmod(path, 0o700)
+                    opened.append((path, stat.S_IMODE(status.st_mode)))
                 prefix = name + "/" if name else ""
+                inside = sorted(os.listdir(path), reverse=True)
                 waiting += [(os.path.join(path, each), prefix + shown(each)) for each in inside]
             elif stat.S_ISREG(status.st_mode) and status.st_dev == self._device:
-                for frame in self._file(path, entry, status):
-                    yield frame
+                yield from self._file(path, entry, status)
             elif stat.S_ISLNK(status.st_mode):
-                self._count(OVERHEAD)
-                yield {"e": {**entry, "t": "l", "to": shown(os.readlink(path))}}, b""
+                yield self._counted({**entry, "t": "l", "to": shown(os.readlink(path))})
             elif stat.S_ISFIFO(status.st_mode):
-                self._count(OVERHEAD)
-                yield {"e": {**entry, "t": "p"}}, b""
+                yield self._counted({**entry, "t": "p"})
+
+    def _counted(self, entry: Header) -> Frame:
+        self._count(OVERHEAD)
+        return {"e": entry}, b""
 
     def _count(self, size: int) -> None:
         self._left -= size
@@ -991,11 +1006,11 @@ class Tree:
         same = (status.st_dev, status.st_ino)
         if status.st_nlink > 1:
             if same in self._links:
-                yield {"e": {**entry, "t": "h", "to": self._links[same]}}, b""
+                yield self._counted({**entry, "t": "h", "to": self._links[same]})
                 return
             self._links[same] = entry["p"]
         entry.update({"t": "f", "s": status.st_size})
-        file = opened(path, status)
+        file = readable(path, status)
         try:
             parts = holding(file, status.st_size, self._chunk)
             offset, data = next(parts, (0, b""))
@@ -1010,19 +1025,7 @@ class Tree:
             os.close(file)
 
 
-def listed(path: bytes, status: os.stat_result) -> list[bytes]:
-    """Names in a folder, also in one of ours that is not to be read."""
-    try:
-        return os.listdir(path)
-    except PermissionError:
-        os.chmod(path, 0o700)
-        try:
-            return os.listdir(path)
-        finally:
-            os.chmod(path, stat.S_IMODE(status.st_mode))
-
-
-def opened(path: bytes, status: os.stat_result) -> int:
+def readable(path: bytes, status: os.stat_result) -> int:
     """A file to read from, also one of ours that is not to be read."""
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
     try:

@@ -101,6 +101,7 @@ class Files:
         self._count(OVERHEAD)
         if kind == "d":
             os.mkdir(self._path(name), 0o700)
+            self._made = True
             self._folders[name] = (int(entry["m"]) & 0o777 | 0o700, int(entry["n"]))
         elif kind == "f":
             self._begin(name, entry, payload)
@@ -109,13 +110,13 @@ class Files:
         elif kind == "h" and entry["to"] in self._files:
             os.link(self._path(entry["to"]), self._path(name), follow_symlinks=False)
             self._files.add(name)
-        self._made = True
 
     def _begin(self, name: str, entry: Entry, payload: bytes) -> None:
         size = int(entry["s"])
         self._count(size)  # with its holes: whoever reads it here reads them too
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         self._open = os.open(self._path(name), flags, 0o600)
+        self._made = True
         self._files.add(name)
         self._end = (size, int(entry["m"]) & 0o777, int(entry["n"]))
         os.ftruncate(self._open, size)
