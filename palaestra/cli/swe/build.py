@@ -17,7 +17,9 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--package", action="append", default=[], help="make only the tasks of this one; repeatable")
     parser.add_argument("--backend", default="bubblewrap", help="of the sandboxes (default: bubblewrap)")
     parser.add_argument("--per-pair", type=positive, default=3, help="hunk tasks of two neighbouring releases, at most")
-    parser.add_argument("--tries", type=positive, default=16, help="hunks of two releases that are tried, at most")
+    parser.add_argument(
+        "--tries", type=positive, help="hunks of two releases that are tried, at most; else as packages.py says"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -31,8 +31,8 @@ class Choice(Struct, frozen=True, forbid_unknown_fields=True):
 
     per_pair: int = 3
     """Hunk tasks from two neighbouring releases, at most."""
-    tries: int = 16
-    """Hunks of two neighbouring releases that are tried, at most."""
+    tries: int | None = None
+    """Hunks of two neighbouring releases that are tried, at most; `None`: as many as the package says."""
     most_failing: int = 5
     """Tests that a hunk may break."""
     most_failing_release: int = 30
@@ -101,6 +101,7 @@ def make_package(source: Source, manifest: Manifest, choice: Choice, sandboxes: 
         releases=tuple(_release(source.project, version) for version in source.versions),
     )
     bench = Bench(package, Path(site(manifest, package, cache_root())), sandboxes)
+    choice = choice if choice.tries is not None else structs.replace(choice, tries=source.tries)
     found: list[Entry] = []
     passing: dict[str, frozenset[str]] = {}
     for before, after in zip(source.versions, source.versions[1:], strict=False):

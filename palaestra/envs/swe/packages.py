@@ -33,11 +33,14 @@ class Source(Struct, frozen=True, kw_only=True):
     """Empty: no task is made of a whole release."""
     requires: tuple[str, ...] = ()
     """Files on the index, each with `:FOLDER` for a folder of a source distribution."""
+    tries: int = 6
+    """Hunks of two neighbouring releases that are tried, at most."""
 
 
 PACKAGES = (
     Source(
         project="boltons",
+        tries=16,
         licence="BSD-3-Clause",
         split="train",
         versions=("23.1.0", "23.1.1", "24.0.0", "24.1.0", "25.0.0"),
@@ -46,6 +49,7 @@ PACKAGES = (
     ),
     Source(
         project="cachetools",
+        tries=16,
         licence="MIT",
         split="train",
         versions=("5.0.0", "5.1.0", "5.2.0", "5.2.1", "5.3.0", "5.3.1", "5.3.2", "5.3.3", "5.4.0", "5.5.0", "5.5.2"),
@@ -55,6 +59,7 @@ PACKAGES = (
     ),
     Source(
         project="click",
+        tries=16,
         licence="BSD-3-Clause",
         split="test",
         versions=("8.1.0", "8.1.2", "8.1.3", "8.1.4", "8.1.5", "8.1.6", "8.1.7", "8.1.8"),
@@ -113,6 +118,7 @@ PACKAGES = (
     ),
     Source(
         project="parse",
+        tries=16,
         licence="MIT",
         split="validation",
         versions=("1.20.0", "1.20.1", "1.20.2"),
