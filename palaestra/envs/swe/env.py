@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from palaestra.envs.swe.request import Request, read_request, schemas, usage
 from palaestra.envs.swe.tools import Outcome, Tools
 from palaestra.envs.swe.workspace import prepare
 from palaestra.envs.tasks import Task
-from palaestra.errors import EnvError
+from palaestra.errors import EnvError, SandboxPathError
 from palaestra.sandboxes.core import Sandbox, Session
 
 _BEGIN = """You work on the code in {repository}, with these tools. Make one call a turn:
@@ -142,11 +143,14 @@ class RepositoryEnv(Env[str, Any]):
         state, sandbox = self._playing, self._open
         if state.verdict is None:
             engine = await self._borrowed(state.options.backend)
+            with suppress(SandboxPathError):  # says that it is a folder, unless the sandbox is lost
+                await sandbox.read_file(state.instance.repository)
 
             async def fresh() -> Sandbox:
                 return (await prepare(engine.backend, state.instance, network=False))[0]
 
-            found = await grade(state.instance, sandbox, fresh)
+            thorough = state.options.reward == "partial"
+            found = await grade(state.instance, sandbox, fresh, thorough=thorough)
             verdict = Verdict(paid(found, state.instance, state.options), found.solved, _told(found))
             self._state = state = replace(state, verdict=verdict)
         assert state.verdict is not None
