@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 BASE = "palaestra-base:test"
@@ -103,6 +105,9 @@ class Engine:
         self.pid_file.unlink(missing_ok=True)
         if self.process is not None:
             self.process.wait()
+        if how == signal.SIGKILL:  # as a service manager does with what a killed engine leaves behind
+            self._kill_family("containerd", seconds)
+            (self.folder / "exec" / "containerd" / "containerd.pid").unlink(missing_ok=True)
 
     @staticmethod
     def kill(process: int, how: signal.Signals) -> None:
@@ -112,11 +117,34 @@ class Engine:
         except ProcessLookupError:
             return
 
+    def _kill_family(self, program: str, seconds: float = 10.0) -> None:
+        """Kill processes of a program that have this engine's folder in their arguments."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            family = [number for number, words in _processes() if words[0].endswith(program) and self._is_in(words)]
+            if not family:
+                return
+            for number in family:
+                self.kill(number, signal.SIGKILL)
+            time.sleep(0.05)
+
+    def _is_in(self, words: list[str]) -> bool:
+        return any(word.startswith(f"{self.folder}/") for word in words)
+
     def remove(self) -> None:
         """End it and remove its files."""
         self.stop()
+        self._kill_family("containerd-shim-runc-v2")
         subprocess.run(["umount", "--quiet", "--recursive", str(self.data)], check=False, stderr=subprocess.DEVNULL)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _processes() -> Iterator[tuple[int, list[str]]]:
+    """Numbers and arguments of all processes."""
+    for name in os.listdir("/proc"):
+        with suppress(OSError):
+            if name.isdecimal() and (words := Path(f"/proc/{name}/cmdline").read_bytes()):
+                yield int(name), os.fsdecode(words).split("\0")
 
 
 def _runs(process: int) -> bool:

@@ -120,6 +120,7 @@ def _program(image: str, program: Sequence[str], labels: Mapping[str, str]) -> C
         "Hostname": "sandbox",
         "Labels": dict(labels),
         "Healthcheck": {"Test": ["NONE"]},
+        "StopSignal": "SIGKILL",  # an engine that is stopped need not wait for what has nothing to save
         "OpenStdin": True,
         "StdinOnce": True,
         "AttachStdin": True,
