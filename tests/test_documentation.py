@@ -4,6 +4,7 @@ import json
 import re
 import runpy
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -66,6 +67,29 @@ def test_the_how_to_suite_can_be_evaluated(tmp_path: Path, capsys: pytest.Captur
     result = json.loads(capsys.readouterr().out)
     assert 0 < result["success"]["value"] < 1
     assert result["statuses"] == {"ok": 20}
+
+
+def test_the_how_to_code_tools_keep_the_contract_and_print_what_the_page_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed: apt-get install bubblewrap")
+    page = "docs/how-to/code-tools.md"
+    environment, episode = blocks(page)
+    (tmp_path / "howto_table.py").write_text(environment)
+    assert main(["check", "table/Sum-v0", "--json", "--import", str(tmp_path / "howto_table.py")]) == 0
+    assert json.loads(capsys.readouterr().out)["determinism"] == "exact"
+    exec(compile(episode, page, "exec"), {})
+    assert capsys.readouterr().out in re.findall(r"```text\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+def test_the_example_of_sandboxes_prints_what_the_page_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    if shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed: apt-get install bubblewrap")
+    page = "docs/sandboxes/index.md"
+    (example,) = blocks(page)
+    exec(compile(example, page, "exec"), {})
+    assert capsys.readouterr().out in re.findall(r"```text\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
 
 @pytest.mark.parametrize("name", ["empg", "knapsack", "spo"])
