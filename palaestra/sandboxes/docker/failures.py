@@ -96,7 +96,7 @@ def died(complaint: str, image: str, what: str) -> SandboxError:
         return SandboxImageError(f"image {image!r} has a python3 older than 3.8 ({complaint}); install a newer one")
     if _FULL.search(complaint):
         mend = "free some, for example with: docker system prune"
-        return SandboxDaemonError(f"the Docker engine's disk is full: {complaint}; {mend}")
+        return SandboxDaemonError(f"the Docker engine has no space left on its disk: {complaint}; {mend}")
     return SandboxError(f"{what}: {complaint or 'python3 said nothing and ended'}")
 
 

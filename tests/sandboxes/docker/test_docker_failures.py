@@ -208,9 +208,9 @@ def test_a_disk_that_gets_full_during_a_snapshot(small_engine):
             size = os.statvfs(small_engine.data).f_bavail * 4096 - 20 * MIB
             ballast.write_bytes(b"x" * size)
             try:
-                with pytest.raises(SandboxDaemonError, match="disk is full.*docker system prune"):
+                with pytest.raises(SandboxDaemonError, match="no space left on its disk.*docker system prune"):
                     await sandbox.snapshot()
-                with pytest.raises(SandboxDaemonError, match="disk is full"):
+                with pytest.raises(SandboxDaemonError, match="no space left on its disk"):
                     await sandbox.fork(2)
             finally:
                 ballast.unlink()
