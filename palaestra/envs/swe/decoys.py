@@ -81,18 +81,20 @@ class Decoys:
             tree = ast.parse(source)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return
+        self._mentioned = {name for node in ast.walk(tree) for name in _mentioned(node)}
         self._note(tree.body, "")
 
     def _note(self, body: Sequence[ast.stmt], prefix: str) -> None:
         bound = Counter(name for node in body for name in _bound(node))
+        star = max((node.lineno for node in body if "*" in _bound(node)), default=0)
         for node in body:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                if bound[node.name] > 1 or bound["*"]:
+                if bound[node.name] > 1 or node.lineno < star:
                     continue  # it may be another one that is run
                 if isinstance(node, ast.ClassDef):
                     self._classes[prefix + node.name] = node
                     self._note(node.body, f"{prefix}{node.name}.")
-                else:
+                elif node.name not in self._mentioned:  # what others call must do what it did
                     self._functions[prefix + node.name] = node
 
     def function(self, test: str) -> str | None:
@@ -307,6 +309,13 @@ def _own(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
         yield node
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
             yield from _own(ast.iter_child_nodes(node))
+
+
+def _mentioned(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+        yield node.id
+    elif isinstance(node, ast.Attribute):
+        yield node.attr
 
 
 def _bound(node: ast.stmt) -> Iterator[str]:

@@ -118,16 +118,24 @@ class _Seen:
 
     required: Sequence[str]
     passed: set[str] = field(default_factory=set)
+    fooled: set[str] = field(default_factory=set)
+    """Tests whose decoys passed. In a program that fails the test itself that may be chance."""
     failed: dict[str, str] = field(default_factory=dict)
     """Test -> what was seen."""
     reason: str = ""
-    caught: str = ""
+    odd: str = ""
     left_out: tuple[str, ...] = ()
 
     @property
     def settled(self) -> bool:
-        """Whether it is clear that it is not solved."""
+        """Whether it is clear what the verdict is and why."""
         return bool(self.failed or self.reason or self.caught)
+
+    @property
+    def caught(self) -> str:
+        """What no truthful program does: pass a test and its decoy, or tamper with the report."""
+        both = sorted(self.passed & self.fooled)
+        return self.odd or (f"{len(both)} tests pass as they are and as decoys, {both[0]} for one" if both else "")
 
     def refuse(self, reason: str) -> None:
         """It cannot be judged, which is the agent's doing."""
@@ -143,17 +151,15 @@ class _Seen:
                 file = test.partition("::")[0]
                 detail = report.details.get(test) or report.details.get(file, "")
                 self.failed[test] = f"{report.outcomes.get(test, 'not run')}\n{detail}".strip()
-        fooled = sorted(test for test in tests.decoys if report.outcomes.get(test) == "passed")
-        if fooled:
-            self.caught = f"{len(fooled)} of {len(tests.decoys)} decoys passed, {fooled[0]} for one"
-        self.caught = self.caught or report.odd
+        self.fooled |= {test for test in tests.decoys if report.outcomes.get(test) == "passed"}
+        self.odd = self.odd or report.odd
 
     def grade(self) -> Grade:
         """The verdict."""
         passed = [] if self.caught else [test for test in self.required if self._passed(test)]
         failed = tuple(test for test in self.required if test not in set(passed))
         return Grade(
-            solved=not failed and not self.settled,
+            solved=not failed and not self.reason,
             passed=len(passed),
             required=len(self.required),
             failed=failed,
@@ -164,7 +170,7 @@ class _Seen:
         )
 
     def _passed(self, test: str) -> bool:
-        return test in self.passed and test not in self.failed
+        return test in self.passed and test not in self.failed and test not in self.fooled
 
     def _failures(self) -> str:
         if not self.failed:
