@@ -13,6 +13,7 @@ import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from html.parser import HTMLParser
@@ -77,7 +78,7 @@ def fetch(pin: Pin) -> Path:
             return place
         place.unlink(missing_ok=True)
     content = _download(pin)
-    fresh = place.with_name(f".{place.name}.{os.getpid()}.partial")
+    fresh = place.with_name(f".{uuid.uuid4().hex}.partial")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         fresh.write_bytes(content)

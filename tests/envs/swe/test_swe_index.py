@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,15 @@ def test_a_file_is_downloaded_once(served: Files, monkeypatch: pytest.MonkeyPatc
 
 def test_the_listing_has_every_file_and_its_hash(served: Files) -> None:
     assert {name: sha for name, (_, sha) in index.listing("Alpha").items()} == {NAME: pinned(served).sha256}
+
+
+def test_many_who_want_a_file_at_once_get_it(served: Files) -> None:
+    pin = pinned(served)
+    with ThreadPoolExecutor(8) as threads:
+        places = set(threads.map(index.fetch, [pin] * 16))
+    [place] = places
+    assert place.read_bytes() == served[NAME]
+    assert [path.name for path in place.parent.iterdir()] == [NAME]
 
 
 def test_other_bytes_are_refused(served: Files) -> None:
