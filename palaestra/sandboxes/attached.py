@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from palaestra.errors import SandboxError, SandboxPathError
 from palaestra.sandboxes.commands import Chunk, Exec, ExecResult, Output
 from palaestra.sandboxes.core import OnOutput, Sandbox, Session
 from palaestra.sandboxes.link import Exchange, Header, Link
+from palaestra.sandboxes.network import Network
 from palaestra.sandboxes.runner import CHUNK
 from palaestra.sandboxes.spec import SandboxSpec
 from palaestra.sandboxes.transfer import Files, entries
@@ -30,6 +33,7 @@ class AttachedSandbox(Sandbox):
 
     def __init__(self, id: str, spec: SandboxSpec, link: Link) -> None:
         self.id, self.spec, self.link = id, spec, link
+        self._network: Network | None = None
 
     async def configure(self, rlimits: dict[str, int] | None = None, memory: int = 0) -> None:
         """Tell the runner what its sandbox is. Once, before all else.
@@ -44,6 +48,8 @@ class AttachedSandbox(Sandbox):
         """
         await self.link.hello()
         spec = self.spec
+        if spec.network:
+            self._network = Network(self.link, spec.network)
         await self.link.ask(
             {
                 "op": "configure",
@@ -51,6 +57,7 @@ class AttachedSandbox(Sandbox):
                 "env": spec.env,
                 "rlimits": rlimits or {},
                 "memory": memory,
+                "network": bool(spec.network),
                 "lifetime": spec.limits.lifetime,
             }
         )
@@ -206,6 +213,16 @@ class AttachedSandbox(Sandbox):
             files.discard()
             raise
 
+    @asynccontextmanager
+    async def held_still(self) -> AsyncIterator[None]:
+        """Meanwhile nothing runs in it but its runner."""
+        await self.link.ask({"op": "hold"})
+        try:
+            yield
+        finally:
+            with suppress(SandboxError):
+                await asyncio.shield(self.link.ask({"op": "release"}))
+
     async def pack(self, source: str) -> None:
         """Put a folder's files on the runner's shelf, with everything that runs held still."""
         await self.link.ask({"op": "get", "path": source, "limit": 1 << 62, "still": True, "shelf": True})
@@ -265,10 +282,8 @@ class AttachedSession(Session):
         """See `Session`."""
         if not self._closed:
             self._closed = True
-            try:
+            with suppress(SandboxError):
                 await self._sandbox.link.ask({"op": "leave", "shell": self._id})
-            except SandboxError:
-                pass
 
 
 def _result(header: dict[str, Any], kept: bytes) -> ExecResult:

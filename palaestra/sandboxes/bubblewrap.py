@@ -1,7 +1,8 @@
 """Sandboxes of namespaces alone, for machines without an engine: bubblewrap starts them, and they leave nothing behind.
 
-What is seen of this machine are its programs, read-only; or a root file system of the user's. The work folder and /tmp are
-in memory and have a size. Nothing outlives the process that holds them, not even a kill: all is namespaces and pipes.
+What is seen of this machine are its programs, read-only; or a root file system of the user's. The work folder and /tmp
+are in memory and have a size. Nothing outlives the process that holds them, not even a kill: all is namespaces and
+pipes.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ from typing import IO
 from palaestra.errors import ConfigError, SandboxDaemonError, SandboxError, SandboxImageError, SandboxPathError
 from palaestra.sandboxes.attached import AttachedSandbox
 from palaestra.sandboxes.core import Backend, Sandbox, Snapshot
+from palaestra.sandboxes.leases import Lease
 from palaestra.sandboxes.link import Link, StreamWire
 from palaestra.sandboxes.namespaces import ended, rlimits, started
+from palaestra.sandboxes.network import check_network
+from palaestra.sandboxes.reaper import reap_soon
 from palaestra.sandboxes.spec import SandboxSpec
 
 _START = 30.0
@@ -42,6 +46,8 @@ class BubblewrapBackend(Backend):
 
     def __init__(self) -> None:
         self._open: set[_BubblewrapSandbox | _BubblewrapSnapshot] = set()
+        self._lease: Lease | None = None
+        self._reaping: asyncio.Task[None] | None = None
         self._cores = itertools.count(secrets.randbelow(1024))
 
     async def start(self, spec: SandboxSpec) -> Sandbox:
@@ -51,7 +57,10 @@ class BubblewrapBackend(Backend):
     async def begin(self, spec: SandboxSpec, files: IO[bytes] | None = None) -> _BubblewrapSandbox:
         """A sandbox whose work folder has the files of a snapshot, or else those of its image."""
         _check(spec)
-        started = await _launch(spec, next(self._cores), self, files)
+        if self._lease is None:
+            self._lease = Lease.open("bubblewrap")
+            self._reaping = reap_soon()
+        started = await _launch(spec, next(self._cores), self, self._lease, files)
         self._open.add(started)
         try:
             if files:
@@ -75,9 +84,15 @@ class BubblewrapBackend(Backend):
         """See `Backend`."""
         closing = [each.close() if isinstance(each, Sandbox) else each.delete() for each in self._open]
         await asyncio.gather(*closing)
+        if self._reaping is not None:
+            await self._reaping
+        if self._lease is not None:
+            self._lease.close()
+            self._lease = None
 
 
 def _check(spec: SandboxSpec) -> None:
+    check_network(spec.network)
     if spec.root == "writable":
         raise ConfigError(
             "bubblewrap cannot give a sandbox a root that can be written to; use docker, or root=read-only"
@@ -187,7 +202,7 @@ def _copy(source: IO[bytes], target: IO[bytes]) -> None:
 
 
 async def _launch(
-    spec: SandboxSpec, turn: int, backend: BubblewrapBackend, files: IO[bytes] | None
+    spec: SandboxSpec, turn: int, backend: BubblewrapBackend, lease: Lease, files: IO[bytes] | None
 ) -> _BubblewrapSandbox:
     ours, theirs = socket.socketpair()
     with tempfile.TemporaryFile() as errors, ExitStack() as stack:
@@ -197,7 +212,7 @@ async def _launch(
             shelves = {"shelf": shelf.fileno()}
             if files:
                 shelves["given"] = given.enter_context(open(f"/proc/self/fd/{files.fileno()}", "rb")).fileno()
-            process = await started(spec, turn, theirs.fileno(), errors, shelves)
+            process = await started(spec, turn, theirs.fileno(), errors, shelves, lease.environment())
         try:
             reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 22)
         except BaseException:

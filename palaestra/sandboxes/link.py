@@ -1,7 +1,7 @@
 """The near side of what `runner` speaks: requests and answers, many at once, over any two streams of bytes.
 
-What comes is untrusted: lengths are bounded, what belongs to no request is dropped, and a runner that sends more than it
-was allowed to has lost its link.
+What comes is untrusted: lengths are bounded, what belongs to no request is dropped, and a runner that sends more than
+it was allowed to has lost its link.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -112,6 +113,7 @@ class Exchange:
         self._came: deque[tuple[Header, bytes]] = deque()
         self._held = 0
         self._credit = WINDOW
+        self._refused = False
         self._changed = asyncio.Event()
 
     async def receive(self) -> tuple[Header, bytes]:
@@ -142,12 +144,13 @@ class Exchange:
             SandboxPathError: the runner refuses any more.
             SandboxError: the link is gone.
         """
-        while self._credit <= 0 and not self._came:
+        while self._credit <= 0 and not self._refused:
             self._link.check()
             self._changed.clear()
             await self._changed.wait()
-        if self._came and self._came[0][0]["kind"] == "error":
-            await self.receive()
+        if self._refused:
+            while True:
+                await self.receive()
         self._credit -= len(payload) + OVERHEAD
         await self._link.send({**header, "id": self.id, "op": "data"}, payload)
 
@@ -168,6 +171,7 @@ class Exchange:
             if self._held > self._most:
                 raise ValueError("more than was asked for")
             self._came.append((header, payload))
+            self._refused = self._refused or header["kind"] == "error"
         self._changed.set()
 
     def wake(self) -> None:
@@ -183,6 +187,8 @@ class Link:
         self._open: dict[int, Exchange] = {}
         self._last = 0
         self._lost = ""
+        self.on_open: Callable[[Header], None] | None = None
+        """Told when something in the sandbox wants a connection."""
         self._hello = self.exchange()
         self._writing = asyncio.Lock()
         self._reading = asyncio.create_task(self._read())
@@ -212,6 +218,17 @@ class Link:
         made = Exchange(self, self._last, most + 2 * WINDOW)
         self._open[self._last] = made
         self._last += 1
+        return made
+
+    def adopt(self, id: int) -> Exchange:
+        """An exchange that the runner has begun.
+
+        Raises:
+            ValueError: it did not choose its own number for it.
+        """
+        if id >= 0 or id in self._open:
+            raise ValueError("a connection with a number that is not its own")
+        made = self._open[id] = Exchange(self, id, 2 * WINDOW)
         return made
 
     def forget(self, exchange: Exchange) -> None:
@@ -260,6 +277,8 @@ class Link:
                     exchange = self._open.get(header["id"])
                     if exchange is not None:
                         exchange.take(header, payload)
+                    elif header["kind"] == "open" and self.on_open is not None:
+                        self.on_open(header)
             self._lose("the sandbox is lost: it ended")
         except (ValueError, TypeError, KeyError) as error:
             self._lose(f"the sandbox is lost: its runner sent {error}")

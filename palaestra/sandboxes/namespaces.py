@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from io import RawIOBase
+from io import FileIO
 from pathlib import Path
 from typing import IO
 
@@ -43,7 +43,7 @@ def rlimits(spec: SandboxSpec) -> dict[str, int]:
 
 
 async def started(
-    spec: SandboxSpec, turn: int, link: int, errors: IO[bytes], shelves: dict[str, int]
+    spec: SandboxSpec, turn: int, link: int, errors: IO[bytes], shelves: dict[str, int], mark: dict[str, str]
 ) -> subprocess.Popen[bytes]:
     """The process that holds a sandbox, and has its runner at the other end of `link`.
 
@@ -53,6 +53,7 @@ async def started(
         link: its stdin and stdout.
         errors: where it says why it does not start.
         shelves: open files for `pack` and `unpack`.
+        mark: variables by which it is found should it outlive this process.
     """
     root = os.geteuid() == 0
     with ExitStack() as stack:
@@ -78,7 +79,7 @@ async def started(
                 stdout=link,
                 stderr=errors,
                 pass_fds=passed,
-                env={"PATH": os.defpath},
+                env={"PATH": os.environ.get("PATH", os.defpath), **mark},
                 start_new_session=True,
             )
         if root:
@@ -113,11 +114,11 @@ class _Pipe:
 
     def __init__(self, stack: ExitStack) -> None:
         reading, writing = os.pipe2(os.O_CLOEXEC)
-        self.reading = stack.enter_context(open(reading, "rb", buffering=0))
-        self.writing = stack.enter_context(open(writing, "wb", buffering=0))
+        self.reading = stack.enter_context(FileIO(reading, "r"))
+        self.writing = stack.enter_context(FileIO(writing, "w"))
 
 
-def _object(file: RawIOBase) -> bytes:
+def _object(file: FileIO) -> bytes:
     """Up to the closing brace: bubblewrap may keep its end open."""
     text = b""
     while not text.rstrip().endswith(b"}") and (data := file.read(4096)):

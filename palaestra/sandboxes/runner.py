@@ -1,12 +1,12 @@
-"""The first process of a sandbox: it runs commands and moves files for whoever holds the other end of its stdin and stdout.
+"""The first process of a sandbox: it runs commands and moves files for whoever holds the other end of its stdin.
 
-It is given to `python3 -I -S -u -c` of whatever image there is, so that it is one file that needs nothing but Python 3.8.
-One loop without threads; as process 1 of its sandbox it cannot be killed from inside, and reaps what others leave behind.
-When its stdin ends it ends, and with it, by the kernel's hand, everything in the sandbox.
+It is given to `python3 -I -S -u -c` of whatever image there is, so that it is one file that needs nothing but Python
+3.8. One loop without threads; as process 1 of its sandbox it cannot be killed from inside, and reaps what others leave
+behind. When its stdin ends it ends, and with it, by the kernel's hand, everything in the sandbox.
 
-A frame, in both directions: two lengths (32 bits, big-endian), a header in JSON, a payload. Requests carry an `id` and are
-answered in any order. Data counts against a window per request and direction, opened again by `ack`. Bytes in headers are
-text by UTF-8 with surrogate escapes.
+A frame, in both directions: two lengths (32 bits, big-endian), a header in JSON, a payload. Requests carry an `id` and
+are answered in any order. Data counts against a window per request and direction, opened again by `ack`. Bytes in
+headers are text by UTF-8 with surrogate escapes.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Generator, Iterator
     from typing import Any
 
@@ -49,6 +50,9 @@ _FORGOTTEN = 64
 """Pipes kept open for what finished commands left running, so that it does not end by writing to them."""
 _ARGUMENT = 120_000
 """Bytes of a script beyond which it does not fit into an argument."""
+_TUNNELS = 256
+"""Connections to elsewhere at once."""
+_LOCAL = b"localhost,127.0.0.1,::1"
 _FIONREAD = 0x541B
 _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 4, 36
 _MARK = b"PALAESTRA_COMMAND"
@@ -391,7 +395,7 @@ class Program(Task):
         data = pipe.read(room if pipe.left < 0 else max(1, min(room, pipe.left)))
         if data and not self.run.take(name, data):
             return self._stop("flood", 137)
-        if self._gone and not data or pipe.left == 0:
+        if (self._gone and not data) or pipe.left == 0:
             self._settle()
 
     def data(self, header: Header, payload: bytes) -> None:
@@ -446,7 +450,7 @@ class Program(Task):
     def _settle(self) -> None:
         open_pipes = [pipe for pipe in self.pipes.values() if pipe.open]
         over = time.monotonic() >= self._gone + _LINGER
-        if self._gone and (not open_pipes or over and not any(pipe.left for pipe in open_pipes)):
+        if self._gone and (not open_pipes or (over and not any(pipe.left for pipe in open_pipes))):
             self._report()
 
     def expire(self) -> None:
@@ -719,7 +723,7 @@ class Writing(Task):
         self._runner, self._id, self._mode = runner, header["id"], int(header["mode"]) & 0o7777
         self._path = runner.path(header["path"])
         folder, name = os.path.split(self._path)
-        if not name or name in (b".", b"..") or os.path.isdir(self._path) and not os.path.islink(self._path):
+        if not name or name in (b".", b"..") or (os.path.isdir(self._path) and not os.path.islink(self._path)):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self._path)
         os.makedirs(folder, exist_ok=True)
         self._fresh = os.path.join(folder, b".palaestra-" + os.urandom(8).hex().encode())
@@ -848,7 +852,7 @@ class Filing(Task):
     def _end_file(self) -> None:
         if self._file >= 0:
             file, self._file = self._file, -1
-            path, mode, when = self._current
+            _, mode, when = self._current
             try:
                 os.fchmod(file, mode)
                 os.utime(file, ns=(when, when))
@@ -1057,6 +1061,148 @@ def holding(file: int, size: int, chunk: int = CHUNK) -> Iterator[tuple[int, byt
             at += len(data)
 
 
+class Tunnel(Task):
+    """A connection to the proxy in the sandbox, carried on by the other side, which decides where it may go."""
+
+    def __init__(self, runner: Runner, id: int, client: socket.socket) -> None:
+        self._runner, self._id, self._client = runner, id, client
+        self._head, self._credit = b"", WINDOW
+        self._outward: deque[bytes] = deque()
+        self._established, self._ending, self._closed = False, False, False
+        client.setblocking(False)
+        runner.listen(client.fileno(), self._asked)
+
+    def _asked(self) -> None:
+        """More of the request's head has come."""
+        try:
+            data = self._client.recv(_READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._head += data
+        if b"\r\n\r\n" in self._head:
+            self._runner.ignore(self._client.fileno())
+            self._ask()
+        elif not data or len(self._head) > _READ:
+            self._close()
+
+    def _ask(self) -> None:
+        line, _, rest = self._head.partition(b"\r\n")
+        try:
+            method, target, version = line.split(b" ")
+            if method != b"CONNECT":
+                scheme, _, target = target.partition(b"://")
+                target, slash, path = target.partition(b"/")
+                if scheme.lower() != b"http":
+                    raise ValueError
+                rest = b"Connection: close\r\n" + without(rest, (b"proxy-connection", b"connection"))
+                self._head = b" ".join((method, slash + path or b"/", version)) + b"\r\n" + rest
+                target = target if b":" in target else target + b":80"
+            else:
+                self._established = True
+                self._head = self._head.partition(b"\r\n\r\n")[2]
+            host, _, port = target.rpartition(b":")
+            where = {"host": host.strip(b"[]").decode("ascii"), "port": int(port)}
+        except ValueError:
+            return self.refused("400 Bad Request", "this is a proxy")
+        self._runner.link.send({**where, "id": self._id, "kind": "open"})
+
+    def opened(self) -> None:
+        """The other side has connected."""
+        if self._established:
+            self._say(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        if self._head:
+            self._send(self._head)
+        self._runner.listen(self._client.fileno(), self._readable)
+
+    def refused(self, status: str, why: str) -> None:
+        """It has not."""
+        body = why.encode("utf-8", "replace") + b"\n"
+        self._outward.clear()
+        self._ending = True
+        head = "HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
+        self._say(head.encode() + body)
+
+    def _readable(self) -> None:
+        if self._credit <= 0:
+            return self._runner.ignore(self._client.fileno())
+        try:
+            data = self._client.recv(_READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._send(data)
+        else:
+            self._runner.ignore(self._client.fileno())
+            self._runner.link.send({"id": self._id, "kind": "end"})
+
+    def _send(self, data: bytes) -> None:
+        self._credit -= weight(data)
+        self._runner.link.send({"id": self._id, "kind": "data"}, data)
+
+    def ack(self, count: int) -> None:
+        self._credit += count
+        if not self._closed:
+            self._runner.listen(self._client.fileno(), self._readable)
+
+    def data(self, header: Header, payload: bytes) -> None:
+        self._say(payload)
+        self._runner.link.send({"id": self._id, "kind": "ack", "bytes": weight(payload)})
+
+    def finish(self) -> None:
+        self._ending = True
+        self._say(b"")
+
+    def pump(self) -> bool:
+        if self._outward and not self._closed:
+            self._say(b"")
+        return False
+
+    def _say(self, data: bytes) -> None:
+        """Write to the client, which is waited for without holding anybody else up."""
+        if data:
+            self._outward.append(data)
+        try:
+            while self._outward:
+                done = self._client.send(self._outward[0])
+                part = self._outward.popleft()
+                if done < len(part):
+                    self._outward.appendleft(part[done:])
+        except BlockingIOError:
+            self.deadline = time.monotonic() + 0.02
+            return
+        except OSError:
+            return self._close()
+        self.deadline = None
+        if self._ending:
+            self._close()
+
+    def expire(self) -> None:
+        self._say(b"")
+
+    def _close(self) -> None:
+        if not self._closed:
+            self._runner.link.send({"id": self._id, "kind": "closed"})
+            self._runner.drop(self._id)
+            self.cancel()
+
+    def cancel(self) -> None:
+        self._closed = True
+        if self._client.fileno() >= 0:
+            self._runner.ignore(self._client.fileno())
+            self._client.close()
+
+
+def without(head: bytes, names: tuple[bytes, ...]) -> bytes:
+    """Lines of a request's head but those of some names."""
+    lines, _, body = head.partition(b"\r\n\r\n")
+    kept = [line for line in lines.split(b"\r\n") if line.partition(b":")[0].strip().lower() not in names]
+    return b"\r\n".join(kept) + b"\r\n\r\n" + body
+
+
 class Processes:
     """What runs in the sandbox, and how it is ended or held still."""
 
@@ -1108,7 +1254,7 @@ class Processes:
             elif parent == self._me and pid not in self._mains:
                 owner = owner_of(pid)
                 # Who hides whose it is goes with the first that is ended.
-                if owner == command or owner is None and self._first:
+                if owner == command or (owner is None and self._first):
                     roots.add(pid)
         found = self._below(table, roots)
         return {(pid, table[pid][3]) for pid in found if table[pid][0] not in b"ZX" and pid != self._me}
@@ -1188,6 +1334,8 @@ class Runner:
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._work, self._environ = b"/", dict(os.environb)
         self._memory = 0
+        self._held: list[int] = []
+        self._tunnel = 0
         self._end = float("inf")
         self._counter = next((path for path in _OOM_COUNTERS if b"oom_kill" in head_of(path)), b"")
         self._writing = False
@@ -1227,7 +1375,7 @@ class Runner:
             pass
 
     def _pump(self) -> bool:
-        return any([task.pump() for task in list(self._tasks.values())])
+        return sum(task.pump() for task in list(self._tasks.values())) > 0
 
     def _patience(self) -> float:
         deadlines = [task.deadline for task in self._waiting() if task.deadline is not None]
@@ -1380,7 +1528,7 @@ class Runner:
         for header, payload in self.link.receive():
             id, op = header["id"], header["op"]
             task = self._tasks.get(id)
-            if op in ("data", "end", "ack", "cancel"):
+            if op in ("data", "end", "ack", "cancel", "opened", "refuse"):
                 if task:
                     self._go_on(task, op, header, payload)
                 continue
@@ -1396,6 +1544,10 @@ class Runner:
             task.finish()
         elif op == "ack":
             task.ack(int(header["bytes"]))
+        elif isinstance(task, Tunnel) and op == "opened":
+            task.opened()
+        elif isinstance(task, Tunnel) and op == "refuse":
+            task.refused("403 Forbidden", header["text"])
         else:
             self.drop(header["id"])
             task.cancel()
@@ -1413,6 +1565,8 @@ class Runner:
         self._environ.setdefault(b"PATH", b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         self._environ.update({b"HOME": self._work, b"LANG": b"C.UTF-8", b"PWD": self._work})
         self._environ.update({raw(name): raw(value) for name, value in header["env"].items()})
+        if header.get("network"):
+            self._environ.update(self._proxy())
         for name in (b"bash", b"sh"):
             try:
                 self.shell = found(name, self._environ[b"PATH"] + b":/usr/bin:/bin")
@@ -1423,6 +1577,29 @@ class Runner:
         if not os.access(self._work, os.W_OK):
             raise PermissionError(errno.EACCES, "cannot be written to by user %d" % os.getuid(), self._work)
         self._do_renew(header, payload)
+
+    def _proxy(self) -> Environ:
+        """Begin to listen for connections to elsewhere; variables that say where."""
+        import socket
+
+        listening = socket.create_server(("127.0.0.1", 0), backlog=64)
+        listening.setblocking(False)
+
+        def accept() -> None:
+            try:
+                client, _ = listening.accept()
+            except OSError:
+                return
+            tunnels = [id for id in self._tasks if id < 0]
+            if len(tunnels) >= _TUNNELS:
+                return client.close()
+            self._tunnel -= 1
+            self._tasks[self._tunnel] = Tunnel(self, self._tunnel, client)
+
+        self.listen(listening.fileno(), accept)
+        address = b"http://127.0.0.1:%d" % listening.getsockname()[1]
+        names = dict.fromkeys((b"http_proxy", b"https_proxy", b"HTTP_PROXY", b"HTTPS_PROXY", b"ALL_PROXY"), address)
+        return {**names, b"no_proxy": _LOCAL, b"NO_PROXY": _LOCAL}
 
     def _do_renew(self, header: Header, payload: bytes) -> None:
         self._end = time.monotonic() + float(header["lifetime"])
@@ -1498,6 +1675,15 @@ class Runner:
         else:
             self._tasks[header["id"]] = Packing(self, header["id"], shelf, tree.frames(), after)
 
+    def _do_hold(self, header: Header, payload: bytes) -> None:
+        self._held += self._processes.hold()
+        self.link.send({"id": header["id"], "kind": "done"})
+
+    def _do_release(self, header: Header, payload: bytes) -> None:
+        held, self._held = self._held, []
+        self._processes.release(held)
+        self.link.send({"id": header["id"], "kind": "done"})
+
     def _do_close(self, header: Header, payload: bytes) -> None:
         raise EOFError
 
@@ -1519,15 +1705,19 @@ def found(name: bytes, path: bytes) -> bytes:
 
 def become(user: int, group: int, folders: list[str]) -> None:
     """Give up being root, and the folders with it."""
+    import ctypes
+
     for folder in folders:
         os.chown(folder, user, group)
     os.setgroups([])
     os.setresgid(group, group, group)
     os.setresuid(user, user, user)
+    # What is inheritable has no effect without privileges, but nobody shall wonder: capset(2), version 3, nothing.
+    ctypes.CDLL(None).capset(struct.pack("=Ii", 0x20080522, 0), bytes(24))
 
 
 def hide() -> None:
-    """Keep processes of the same user out of this one's memory and descriptors; adopt orphans where it is not the first."""
+    """Keep processes of the same user out of this one's memory and descriptors; adopt orphans."""
     import ctypes
 
     library = ctypes.CDLL(None)
@@ -1538,7 +1728,7 @@ def hide() -> None:
 
 
 def main() -> None:
-    """Serve whoever holds stdin and stdout, as the first argument says: who to become, and which descriptors are shelves."""
+    """Serve whoever holds stdin; the first argument says who to become, and which descriptors are shelves."""
     told = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
     if "user" in told:
         user, group = told["user"]

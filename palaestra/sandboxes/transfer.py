@@ -1,7 +1,7 @@
 """Trees of files as entries: from this machine's disk, and to it from a sandbox that is not to be trusted.
 
-Entries are what `runner` reads and writes: folders (`d`), files (`f`, of which `c` is more), links (`l`), hard links (`h`)
-and pipes (`p`), with path, mode and time.
+Entries are what `runner` reads and writes: folders (`d`), files (`f`, of which `c` is more), links (`l`), hard links
+(`h`) and pipes (`p`), with path, mode and time.
 """
 
 from __future__ import annotations

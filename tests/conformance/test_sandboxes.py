@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 from support.sandboxes import PLACES, Place, inside, sh, told
 
-from palaestra.errors import SandboxError, SandboxPathError
+from palaestra.errors import ConfigError, SandboxError, SandboxPathError
 from palaestra.sandboxes.commands import Chunk, Exec
 from palaestra.sandboxes.core import Sandbox
 from palaestra.sandboxes.spec import Limits, SandboxSpec
@@ -640,5 +640,68 @@ def test_no_such_image(place: Place) -> None:
                 await backend.start(SandboxSpec(image="/no/such/image"))
             async with await backend.start(spec) as sandbox:
                 assert await told(sandbox, "echo alive") == "alive\n"
+
+    asyncio.run(test())
+
+
+# The network that is allowed.
+
+
+def test_only_hosts_that_are_named_can_be_reached(place: Place) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = await reader.readexactly(3) if head.startswith(b"POST") else head.split(b" ")[1]
+        body += b"x" * 3_000_000
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        writer.close()
+
+    script = """import os, socket, sys, urllib.request, urllib.error
+first, second = sys.argv[1:]
+for url, data in ((first + "/path?q", None), (first, b"abc"), (second, None), ("http://x.invalid/", None)):
+    try:
+        with urllib.request.urlopen(url, data, timeout=20) as answer: body = answer.read(); print(len(body), body[:7])
+    except urllib.error.HTTPError as error: print(error.code, error.read().decode().strip())
+proxy = os.environ["https_proxy"].split("//")[1].split(":")
+tunnel = socket.create_connection((proxy[0], int(proxy[1])), timeout=20)
+where = sys.argv[1].split("//")[1]
+tunnel.sendall(f"CONNECT {where} HTTP/1.1\\r\\n\\r\\n".encode())
+print(tunnel.recv(12))
+tunnel.sendall(b"GET /direct HTTP/1.1\\r\\n\\r\\n")
+got = b""
+while data := tunnel.recv(65536): got += data
+print(got.count(b"/direct"), len(got) > 3_000_000)
+"""
+
+    async def test() -> None:
+        backend, spec = place()
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        refused = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port, other = (each.sockets[0].getsockname()[1] for each in (server, refused))
+        wanted = replace(spec, network=(f"127.0.0.1:{port}",))
+        async with server, refused, backend, await backend.start(wanted) as sandbox:
+            urls = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{other}"
+            result = await sandbox.exec(Exec(argv=("python3", "-c", script, *urls), env={"no_proxy": ""}))
+            assert result.stdout.text.splitlines() == [
+                "3000007 b'/path?q'",
+                "3000003 b'abcxxxx'",
+                f"403 127.0.0.1:{other} is not among the hosts that this sandbox may reach",
+                "403 x.invalid:80 is not among the hosts that this sandbox may reach",
+                "b'HTTP/1.1 200'",
+                "1 True",
+            ], result.stderr.text
+            names = "python3 -c 'import socket; print(socket.if_nameindex())'"
+            assert await told(sandbox, names) == "[(1, 'lo')]\n"
+
+    asyncio.run(test())
+
+
+def test_hosts_that_make_no_sense(place: Place) -> None:
+    async def test() -> None:
+        backend, spec = place()
+        async with backend:
+            for name in ("example.org", ":80", "example.org:http", "example.org:0", "example.org:70000"):
+                with pytest.raises(ConfigError):
+                    await backend.start(replace(spec, network=(name,)))
 
     asyncio.run(test())
