@@ -276,4 +276,5 @@ def paid(found: Grade, instance: Instance, options: Options) -> float:
 
 def _told(found: Grade) -> Info:
     info: Info = {"passed": found.passed, "required": found.required, "seconds": found.seconds}
-    return info | ({"reason": found.reason} if found.reason else {})
+    more = {"reason": found.reason, "caught": found.caught, "left_out": list(found.left_out)}
+    return info | {name: value for name, value in more.items() if value}
