@@ -28,6 +28,7 @@ COMMANDS = {
     "report": "write the HTML report of a run",
     "replay": "play stored episodes again: identical, or the first step that differs",
     "check": "check environments against the contract",
+    "audit": "let attack agents try to be paid for nothing",
     "serve": "serve environments to programs on this or other machines",
     "algorithms": "list the algorithms and plug-ins: source, requirements, defaults",
     "envs": "list the task suites, environments, models and recipes at hand",
