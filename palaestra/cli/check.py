@@ -1,6 +1,7 @@
-"""Check an environment against the contract and grade its determinism; exit code 1 if a check fails.
+"""Check an environment against the contract and grade its determinism, or tasks of a suite; exit code 1 if one fails.
 
-Every environment is checked in a process of its own: one that crashes, hangs or takes all memory fails a check.
+Every environment is checked in a process of its own: one that crashes, hangs or takes all memory fails a check. Of a
+suite, tasks are checked: the known solution has to solve each of them, and doing nothing none.
 """
 
 from __future__ import annotations
@@ -26,13 +27,19 @@ EXAMPLES = """  palaestra check alfworld/Household-v0
   palaestra check quiz/Capitals-v0 --import quiz.py
   palaestra check quiz/Capitals-v0 --import quiz.py --placement process
   palaestra check quiz/Capitals-v0 --episodes 20 --json
-  palaestra check --all"""
+  palaestra check --all
+  palaestra check swe/releases:test --tasks 5"""
 
 
 def configure(parser: Parser) -> None:
     """Declare the arguments."""
     parser.accept_imports()
-    parser.add_argument("env", metavar="ID", nargs="?", help="namespace/Name-vN")
+    parser.add_argument(
+        "env",
+        metavar="ID",
+        nargs="?",
+        help="namespace/Name-vN, or a suite, NAME[/LEVEL]:SPLIT, whose tasks are checked",
+    )
     parser.add_argument("--all", action="store_true", help="every registered environment, with a summary")
     parser.add_argument("--episodes", type=positive, default=3, metavar="N", help="episodes to play (default: 3)")
     parser.add_argument("--max-steps", type=positive, default=50, metavar="N", help="of one episode (default: 50)")
@@ -44,12 +51,19 @@ def configure(parser: Parser) -> None:
         "--check-seconds", type=seconds, default=600.0, metavar="S", help="most of one check (default: 600)"
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON, with --all one line each")
+    parser.add_argument("--tasks", type=positive, default=20, metavar="N", help="of a suite, the first N (default: 20)")
+    parser.add_argument("--concurrency", type=positive, default=1, metavar="N", help="tasks at once (default: 1)")
+    parser.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="parameter of the suite")
 
 
 def run(args: argparse.Namespace) -> int:
     """Check and print."""
     if bool(args.env) == args.all:
         raise UsageError("give the id of an environment, or --all")
+    if args.env and ":" in args.env:
+        from palaestra.cli.check_tasks import check_tasks
+
+        return check_tasks(args)
     from palaestra.envs.registry import registered_ids, spec
 
     specs = [spec(id) for id in (registered_ids() if args.all else [args.env])]
