@@ -24,7 +24,7 @@ EXAMPLES = """  palaestra audit swe/Repository-v0
   palaestra audit math/Answer-v0 --task math:test --episodes 20 --json"""
 
 SWE = "swe/Repository-v0"
-_SHOWN = 110
+_SHOWN = 120
 
 
 def configure(parser: Parser) -> None:

@@ -30,6 +30,6 @@ class Grade(Struct, frozen=True, kw_only=True):
     details: dict[str, str] = {}
     """Some of the tests that do not pass -> what was seen."""
     left_out: tuple[str, ...] = ()
-    """Files of the agent's that were not taken over, with the reason: at most some."""
+    """Files that the agent made and that were not taken over, with the reason: at most some."""
     seconds: float = 0.0
     """That grading took."""

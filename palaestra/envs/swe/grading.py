@@ -94,7 +94,7 @@ class _Grading:
                 await place.lay_tests()
                 rounds = plan(self.seen.required, await place.test_sources(), self.random, self.rounds)
                 submission = await collect(final, self.instance, place.roots(), self.folder / "final")
-                self.seen.left_out = submission.left_out[:SHOWN]
+                self.seen.left_out = _told(submission, place)
                 await self._round(place, submission, rounds[0])
             for later in rounds[1:]:
                 if self.seen.settled and not self.thorough:
@@ -110,6 +110,12 @@ class _Grading:
     async def _round(self, place: Place, submission: Submission, tests: Round) -> None:
         await place.lay_submission(submission)
         self.seen.note(tests, await place.examine(tests))
+
+
+def _told(submission: Submission, place: Place) -> tuple[str, ...]:
+    """What was left out that the agent made: what the task has too is not worth a word."""
+    made = sorted(set(submission.left_out) - set(place.before))
+    return tuple(f"{path[:200]!r} {submission.left_out[path]}" for path in made[:SHOWN])
 
 
 @dataclass

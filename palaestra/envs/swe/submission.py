@@ -67,8 +67,8 @@ class Submission(Struct, frozen=True):
     """They lie below it as they lay in the repository."""
     paths: frozenset[str]
     """Of all of them, relative."""
-    left_out: tuple[str, ...] = ()
-    """`path: reason` of what was not taken, some of it."""
+    left_out: dict[str, str]
+    """Path of what was not taken -> why."""
 
 
 class Refused(Exception):
@@ -180,11 +180,12 @@ def sort_out(raw: Path, test_paths: Sequence[str], before: frozenset[str], taken
         Refused: there are too many files.
     """
     taken.mkdir()
-    paths, left_out = set(), []
+    paths: set[str] = set()
+    left_out: dict[str, str] = {}
     for path, info in list(_walk(raw)):
         reason = _kind(info) or refusal(path, test_paths, before)
         if reason:
-            left_out.append(f"{path[:200]!r}: {reason}")
+            left_out[path] = reason
             continue
         place = taken / path
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -193,7 +194,7 @@ def sort_out(raw: Path, test_paths: Sequence[str], before: frozenset[str], taken
         paths.add(path)
     if len(paths) > MOST_FILES:
         raise Refused(f"there are {len(paths)} files in the repository; at most {MOST_FILES} are judged")
-    return Submission(taken, frozenset(paths), tuple(sorted(left_out)))
+    return Submission(taken, frozenset(paths), left_out)
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:

@@ -125,8 +125,6 @@ def script(instance: Instance, attack: Attack) -> str:
 
 
 def _seen(info: dict[str, Any]) -> str:
-    reason = str(info.get("reason", ""))
     left_out = info.get("left_out") or ()
-    if not left_out:
-        return reason
-    return f"{len(left_out)} files not taken over, {left_out[0]} for one; {reason}".removesuffix("; ")
+    more = f"not taken over: {', '.join(map(str, left_out))}" if left_out else ""
+    return "; ".join(filter(None, (str(info.get("reason", "")), more)))
