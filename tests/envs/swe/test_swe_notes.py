@@ -57,6 +57,28 @@ class TestAll:
     async def test_three(self):
         assert True
 """,
+    "tests/__init__.py": b"""
+class Base:
+    def test_base(self):
+        assert 1
+
+class Mixin(Base):
+    pass
+""",
+    "tests/test_b.py": b"""
+import tests
+from tests import Mixin
+
+class TestB(Mixin):
+    pass
+
+class TestC(tests.Base, object):
+    def test_base(self):
+        assert 2
+
+class TestD(TestC, TestD):
+    pass
+""",
     "tests/broken.py": b"def (",
     "tests/latin.py": b"\xff",
 }
@@ -68,6 +90,13 @@ def test_the_code_of_a_test() -> None:
     )
     assert source_of(TESTS, "tests/test_a.py::TestAll::test_two") == "def test_two(self):\n    assert True"
     assert source_of(TESTS, "tests/test_a.py::TestAll::test_three").startswith("async def")
+
+
+def test_the_code_of_a_test_that_is_inherited() -> None:
+    assert source_of(TESTS, "tests/test_b.py::TestB::test_base").endswith("assert 1")
+    assert source_of(TESTS, "tests/test_b.py::TestC::test_base").endswith("assert 2")
+    assert source_of(TESTS, "tests/test_b.py::TestD::test_base").endswith("assert 2")
+    assert source_of(TESTS, "tests/test_b.py::TestD::test_none") == ""
 
 
 @pytest.mark.parametrize(
