@@ -24,12 +24,15 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--manifest", metavar="FILE", help="another manifest than the one that is shipped")
     parser.add_argument("--runs", type=positive, default=1, help="how often each is run (default: 1)")
     parser.add_argument("--backend", default="bubblewrap", help="of the sandboxes (default: bubblewrap)")
+    parser.add_argument("--image", default="", help="of the sandboxes, with python3, git and sh; docker needs one")
     parser.add_argument("--json", action="store_true", help="print a JSON line for each task")
 
 
 def run(args: argparse.Namespace) -> int:
     """Verify them; 1 where a task is not what its manifest says."""
     from pathlib import Path
+
+    from msgspec import structs
 
     from palaestra.cli.swe.downloading import download
     from palaestra.envs.swe import manifest as manifests
@@ -50,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     began, good = time.monotonic(), 0
     with Sandboxes(args.backend) as sandboxes:
         for number, (package, task) in enumerate(chosen):
-            found = verify(instance(manifest, package, task, cache_root()), sandboxes, args.runs)
+            made = structs.replace(instance(manifest, package, task, cache_root()), image=args.image)
+            found = verify(made, sandboxes, args.runs)
             good += found.ok
             _print(found, args.json, number)
     if not args.json:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from palaestra.envs.swe import hunks, index, statement
 from palaestra.envs.swe.index import Pin
@@ -60,7 +60,7 @@ def load_tasks(split: str, params: dict[str, Any]) -> TaskSuite:
     Args:
         split: `train`, `validation` or `test`; every package is in one of them.
         params: any of `Options`; `kind`, to have only those of that kind, `release` or `hunk`; `packages`, names in a
-            list, to have only theirs.
+            list, to have only theirs; `image` with Python 3.11 and git, which the docker back end needs.
 
     Raises:
         ConfigError: another parameter, or `packages` that the split does not have.
@@ -68,10 +68,11 @@ def load_tasks(split: str, params: dict[str, Any]) -> TaskSuite:
     """
     if split not in SPLITS:
         raise UnknownNameError("split of swe/releases", split, SPLITS)
-    if others := sorted(set(params) - {"kind", "packages", *NAMES}):
-        raise ConfigError(f"swe/releases takes no {', '.join(others)}; it takes kind, packages, {', '.join(NAMES)}")
+    if others := sorted(set(params) - {"kind", "packages", "image", *NAMES}):
+        known = ", ".join(("kind", "packages", "image", *NAMES))
+        raise ConfigError(f"swe/releases takes no {', '.join(others)}; it takes {known}")
     tasks = _chosen(split, params)
-    options = {name: value for name, value in params.items() if name in NAMES}
+    options = {name: value for name, value in params.items() if name in ("image", *NAMES)}
     return TaskSuite("swe/releases", split, len(tasks), lambda index: _task(*tasks[index], options))
 
 
@@ -100,16 +101,20 @@ def _task(package: Package, task: Entry, options: Mapping[str, Any]) -> Task:
 
 
 def read_instance(params: Mapping[str, Any]) -> Instance:
-    """The instance of the task `params["name"]` of the manifest.
+    """The instance of the task `params["name"]` of the manifest, in the image `params["image"]`, if there is one.
 
     Raises:
-        DataError: there is no such task, or its source distributions cannot be had or are damaged.
+        UnknownNameError: there is no such task.
+        DataError: its source distributions cannot be had or are damaged.
         PalaestraError: the cache cannot be written.
     """
     name = params.get("name")
     if not isinstance(name, str):
         raise DataError(f"name of a task of swe/releases is a string, not {str(name)[:80]!r}")
-    return _instance(name, cache_root())
+    image = params.get("image", "")
+    if not isinstance(image, str):
+        raise DataError(f"image of a task of swe/releases is a string, not {str(image)[:80]!r}")
+    return structs.replace(_instance(name, cache_root()), image=image)
 
 
 @lru_cache(maxsize=256)

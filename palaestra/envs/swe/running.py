@@ -54,6 +54,8 @@ class Suite(Struct, frozen=True, kw_only=True):
     """Of the sandbox."""
     seconds: float
     """After which it is killed."""
+    image: str = ""
+    """As in `SandboxSpec.image`."""
 
 
 class Sandboxes:
@@ -101,7 +103,7 @@ class Sandboxes:
     async def _run(self, suite: Suite, work: Path, argv: tuple[str, ...]) -> Run:
         env = {**suite.env, outcomes.VARIABLE: _OUTCOMES}
         env["PYTHONPATH"] = f"{env['PYTHONPATH']}:/work/plugin"
-        async with await self._backend.start(SandboxSpec(env=env, limits=suite.limits)) as sandbox:
+        async with await self._backend.start(SandboxSpec(image=suite.image, env=env, limits=suite.limits)) as sandbox:
             for name, folder in (("repo", work / "repo"), ("plugin", work / "plugin"), ("site", suite.site)):
                 await sandbox.upload(folder, name)
             await sandbox.upload(work / "patch", "patch")

@@ -69,6 +69,7 @@ def _run(instance: Instance, sandboxes: Sandboxes, patch: str) -> Run:
         command=instance.test_command,
         env=instance.env,
         limits=instance.limits,
+        image=instance.image,
         seconds=instance.test_seconds,
     )
     tests = read_folder(Path(instance.test_files[REPOSITORY]))

@@ -77,9 +77,9 @@ def test_the_suite_has_its_tasks() -> None:
         suite = load_suite(f"swe/releases:{split}")
         assert {task.name for task in suite} == {task.name for _, task in manifest().tasks(split)}
         assert all(task.params == {"format": "releases", "name": task.name} for task in suite)
-        hunks = load_suite(f"swe/releases:{split}", kind="hunk", max_turns=9)
+        hunks = load_suite(f"swe/releases:{split}", kind="hunk", max_turns=9, image="debian")
         assert {task.kind for task in hunks} == {"hunk"}
-        assert hunks[0].params["max_turns"] == 9
+        assert (hunks[0].params["max_turns"], hunks[0].params["image"]) == (9, "debian")
     only = load_suite("swe/releases:validation", packages=["parse"])
     assert only
     assert all(task.name.startswith("parse-") for task in only)
