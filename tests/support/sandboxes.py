@@ -35,7 +35,40 @@ def docker() -> tuple[Backend, SandboxSpec]:
     return open_backend("docker"), SandboxSpec(image=os.environ.get("PALAESTRA_TEST_IMAGE", "palaestra-base:test"))
 
 
-PLACES: list[Place] = [bubblewrap, docker]
+def remote() -> tuple[Backend, SandboxSpec]:
+    """A server in this process, over bubblewrap."""
+    pytest.importorskip("aiohttp", reason="the extra 'remote' is not installed")
+    backend, spec = bubblewrap()
+    return _Served(backend), spec
+
+
+class _Served(Backend):
+    """Has a server as long as it is open."""
+
+    name = "remote"
+
+    def __init__(self, behind: Backend) -> None:
+        from palaestra.sandboxes.remote.admission import Allowed
+        from palaestra.sandboxes.remote.server import SandboxServer, ServerSettings
+
+        self._server = SandboxServer(behind, ServerSettings(port=0, allowed=Allowed(network=True)))
+        self._client: Backend | None = None
+        self._opening = asyncio.Lock()
+
+    async def start(self, spec: SandboxSpec) -> Sandbox:
+        async with self._opening:
+            if self._client is None:
+                await self._server.__aenter__()
+                self._client = open_backend("remote", url=self._server.url)
+        return await self._client.start(spec)
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+            await self._server.__aexit__(None, None, None)
+
+
+PLACES: list[Place] = [bubblewrap, docker, remote]
 
 
 def inside(**limits: Any) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., None]]:
