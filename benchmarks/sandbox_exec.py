@@ -19,9 +19,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import aiodocker
 from _harness import conclude
+from _sandboxes import needing_an_engine
 
+from palaestra.errors import require
 from palaestra.sandboxes.backends import open_backend
 from palaestra.sandboxes.commands import Exec
 from palaestra.sandboxes.spec import SandboxSpec
@@ -53,7 +54,11 @@ async def in_turns(ways: Mapping[str, Callable[[], Awaitable[None]]], rounds: in
 
 async def measured(image: str, rounds: int) -> dict[str, list[float]]:
     spec = SandboxSpec(image=image)
-    async with open_backend("docker") as backend, aiodocker.Docker() as docker, await backend.start(spec) as sandbox:
+    async with (
+        open_backend("docker") as backend,
+        require("aiodocker", "docker").Docker() as docker,
+        await backend.start(spec) as sandbox,
+    ):
         session, container = await sandbox.session(), docker.containers.container(sandbox.id)
 
         async def exec_(argv: tuple[str, ...]) -> None:
@@ -91,4 +96,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with needing_an_engine("sandbox_exec"):
+        main()

@@ -18,6 +18,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from _harness import conclude
+from _sandboxes import needing_an_engine
 
 from palaestra.sandboxes.backends import open_backend
 from palaestra.sandboxes.commands import Exec
@@ -111,4 +112,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with needing_an_engine("sandbox_fork"):
+        main()
