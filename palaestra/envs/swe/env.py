@@ -66,20 +66,24 @@ class RepositoryEnv(Env[str, Any]):
     a sealed copy. What a shell prints is not a function of the actions alone, so episodes are not repeatable.
     """
 
-    def __init__(self, *, settings: Mapping[str, Any] | None = None, **options: Any) -> None:
+    def __init__(self, *, settings: Mapping[str, Any] | None = None, ready: int = 0, **options: Any) -> None:
         """Make it; nothing is started yet.
 
         Args:
             settings: of the back end, for example the address of a remote one.
+            ready: sandboxes of each kind that the environments of an event loop keep ready together.
             options: any of `Options`.
 
         Raises:
-            EnvError: there is no such option.
+            EnvError: there is no such option, or `ready` is below 0.
         """
         unknown = sorted(set(options) - set(NAMES))
         if unknown:
-            raise EnvError(f"swe has no option {', '.join(unknown)}; it has settings, {', '.join(NAMES)}")
-        self.settings, self.options = dict(settings or {}), read_options(options, Options())
+            raise EnvError(f"swe has no option {', '.join(unknown)}; it has settings, ready, {', '.join(NAMES)}")
+        if ready < 0:
+            raise EnvError(f"ready of swe is how many sandboxes are kept ready, not {ready}")
+        self.settings, self.ready = dict(settings or {}), ready
+        self.options = read_options(options, Options())
         self._engine: Engine | None = None
         self._engine_name = ""
         self._sandbox: Sandbox | None = None
@@ -101,7 +105,7 @@ class RepositoryEnv(Env[str, Any]):
         await self._drop()
         instance = await asyncio.to_thread(read_instance, task.params)
         engine = await self._borrowed(chosen.backend)
-        self._sandbox, commit = await prepare(engine.backend, instance)
+        self._sandbox, commit = await prepare(engine, instance)
         self._session = await shell.begin(self._sandbox, instance.repository)
         until = time.monotonic() + instance.agent_seconds
         self._state = State(instance, chosen, commit, task.kind, until)
@@ -147,7 +151,7 @@ class RepositoryEnv(Env[str, Any]):
                 await sandbox.read_file(state.instance.repository)
 
             async def fresh() -> Sandbox:
-                return (await prepare(engine.backend, state.instance, network=False))[0]
+                return (await prepare(engine, state.instance, network=False))[0]
 
             thorough = state.options.reward == "partial"
             found = await grade(state.instance, sandbox, fresh, thorough=thorough)
@@ -212,7 +216,7 @@ class RepositoryEnv(Env[str, Any]):
         return f"{head}\n{made.text or made.problem or 'nothing was changed'}"
 
     def _sibling(self, state: State) -> RepositoryEnv:
-        sibling = RepositoryEnv(settings=self.settings)
+        sibling = RepositoryEnv(settings=self.settings, ready=self.ready)
         sibling.options, sibling._state, sibling.spec = self.options, state, self.spec
         return sibling
 
@@ -221,7 +225,7 @@ class RepositoryEnv(Env[str, Any]):
             engine, self._engine = self._engine, None
             await engine.give_back()
         if self._engine is None:
-            self._engine, self._engine_name = borrow(name, self.settings), name
+            self._engine, self._engine_name = borrow(name, self.settings, self.ready), name
         return self._engine
 
     async def _served(self, request: Request | None) -> Outcome:

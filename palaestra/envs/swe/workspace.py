@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 from msgspec.structs import replace
 
 from palaestra.envs.swe import patch
 from palaestra.envs.swe.instance import Instance
-from palaestra.errors import DataError
-from palaestra.sandboxes.core import Backend, Sandbox
+from palaestra.errors import DataError, SandboxImageError
+from palaestra.sandboxes.core import Sandbox
 from palaestra.sandboxes.spec import SandboxSpec
 
 OUTPUT = 1024 * 1024
 """Bytes kept of what a command prints, from which the lines that matter are taken."""
+
+
+class Starter(Protocol):
+    """What starts sandboxes: a back end, or what keeps some ready."""
+
+    async def start(self, spec: SandboxSpec) -> Sandbox:
+        """A fresh sandbox; see `Backend.start`."""
 
 
 def spec_of(instance: Instance, *, network: bool = True) -> SandboxSpec:
@@ -28,11 +36,11 @@ def spec_of(instance: Instance, *, network: bool = True) -> SandboxSpec:
     )
 
 
-async def prepare(backend: Backend, instance: Instance, *, network: bool = True) -> tuple[Sandbox, str]:
+async def prepare(starter: Starter, instance: Instance, *, network: bool = True) -> tuple[Sandbox, str]:
     """A fresh sandbox with the task's files, and the commit at which the work begins.
 
     Args:
-        backend: starts it.
+        starter: starts it.
         instance: the task.
         network: whether it has the network that the task allows.
 
@@ -40,7 +48,7 @@ async def prepare(backend: Backend, instance: Instance, *, network: bool = True)
         DataError: a folder of the task's is not there.
         SandboxError: it does not start, or the files cannot be laid there.
     """
-    sandbox = await backend.start(spec_of(instance, network=network))
+    sandbox = await _started(starter, instance, spec_of(instance, network=network))
     try:
         for target, folder in instance.files.items():
             if not Path(folder).exists():
@@ -50,3 +58,12 @@ async def prepare(backend: Backend, instance: Instance, *, network: bool = True)
     except BaseException:
         await sandbox.close()
         raise
+
+
+async def _started(starter: Starter, instance: Instance, spec: SandboxSpec) -> Sandbox:
+    try:
+        return await starter.start(spec)
+    except SandboxImageError as error:
+        if not instance.build:
+            raise
+        raise SandboxImageError(f"{error}; to make it: docker build -t {instance.image} {instance.build}") from error

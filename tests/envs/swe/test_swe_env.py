@@ -298,6 +298,19 @@ def test_a_lost_sandbox_is_a_status_of_its_episode(rows: Path) -> None:
     run(play())
 
 
+def test_sandboxes_that_are_kept_ready_go_with_the_last_environment(rows: Path) -> None:
+    async def play() -> None:
+        before = children()
+        async with begun(task_of(rows), ready=2) as (env, _), begun(task_of(rows), ready=2) as (other, _):
+            assert env.unwrapped._engine is other.unwrapped._engine
+            assert await said(other, "<shell>pwd</shell>") == "/work/repo"
+            await env.close()
+            assert await said(other, "<shell>pwd</shell>") == "/work/repo"
+        assert children() <= before
+
+    run(play())
+
+
 def test_bad_tasks_are_refused_before_anything_starts(rows: Path) -> None:
     async def play() -> None:
         before = children()
