@@ -38,7 +38,7 @@ async def pack(source: Path) -> AsyncIterator[AsyncIterator[bytes]]:
     """
     pieces = _pieces(source)
     try:
-        yield _in_threads(pieces)
+        yield _in_threads(await in_thread(next, pieces, b""), pieces)
     finally:
         pieces.close()
 
@@ -129,9 +129,10 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         raise
 
 
-async def _in_threads(pieces: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
-    while piece := await in_thread(next, pieces, b""):
+async def _in_threads(piece: bytes, pieces: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
+    while piece:
         yield piece
+        piece = await in_thread(next, pieces, b"")
 
 
 def _pieces(source: Path) -> Generator[bytes, None, None]:

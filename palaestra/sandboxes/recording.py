@@ -19,11 +19,13 @@ from palaestra.sandboxes.commands import Exec
 from palaestra.sandboxes.core import Backend
 from palaestra.sandboxes.desk import Desk
 from palaestra.sandboxes.near import NearBackend
-from palaestra.sandboxes.requests import Body, Execute, Kind, Reply, Request, Run, Sink, Upload
+from palaestra.sandboxes.requests import Body, Execute, Failed, Kind, Reply, Request, Run, Sink, Upload
 
 VERSION = 1
 MOST_BYTES = 16 * 1024 * 1024
 """Bytes that are kept of what came before one reply: output, or an archive."""
+CANCELLED = Failed("CancelledError", "whoever asked did not wait for it")
+"""Reply to a request that was cancelled. Who asks the same again waits until that is cancelled too."""
 TEXT, BASE64, SAME = "$text", "$base64", "$same"
 """How bytes are written, and what looks like it but is none."""
 HANDLES = ("sandbox", "session", "snapshot")
@@ -79,13 +81,16 @@ def key(request: Request, body: str = "", *, loose: bool = False) -> str:
         command = Exec(argv=request.command.argv, shell=request.command.shell) if loose else request.command
         request = Execute(0, command, 0 if loose else request.size)
     named = [name for name in HANDLES if hasattr(request, name)]
-    content = {name: value for name, value in msgspec.to_builtins(request).items() if name not in (*named, "type")}
+    left_out = (*named, "type", "watched", "size")  # the size is in the digest
+    content = {name: value for name, value in msgspec.to_builtins(request).items() if name not in left_out}
     text = json.dumps(_brief(content), sort_keys=True)
     return f"{type(request).__name__}{' anyhow' if loose else ''} {text}{f' with {body}' if body else ''}"
 
 
 def _brief(content: Any) -> Any:
-    """Without what is empty."""
+    """Without what is empty, and with one way to write a number."""
+    if isinstance(content, float) and content.is_integer():
+        return int(content)
     if isinstance(content, dict):
         return {name: short for name, value in content.items() if (short := _brief(value)) not in ({}, [], "", None)}
     return [_brief(value) for value in content] if isinstance(content, list | tuple) else content
@@ -139,16 +144,22 @@ class _RecordingBackend(NearBackend):
         self._backend, self._file = backend, file
         self._desk = Desk(backend)
         self._turns = itertools.count(1)
+        self._closed = False
 
     async def ask(self, request: Request, body: Body | None = None, sink: Sink | None = None) -> Reply:
-        """Have it done, and keep it. What is cancelled is not kept."""
+        """Have it done, and keep it."""
         told, came, turn = _Told(sink), _Came(body), next(self._turns)
-        reply = await self._desk.ask(request, came.pieces() if body is not None else None, told)
-        self._file.append(_line(Record(request, reply, came.digest, tuple(told.pieces), told.cut, turn)))
+        reply: Reply = CANCELLED
+        try:
+            reply = await self._desk.ask(request, came.pieces() if body is not None else None, told)
+        finally:
+            if not self._closed:
+                self._file.append(_line(Record(request, reply, came.digest, tuple(told.pieces), told.cut, turn)))
         return reply
 
     async def close(self) -> None:
         """Close every sandbox, the back end and the file."""
+        self._closed = True
         await self._desk.close()
         await self._backend.close()
         self._file.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,7 @@ from palaestra.errors import PalaestraError, SandboxError
 from palaestra.sandboxes.archive import pack, unpacking
 from palaestra.sandboxes.matching import Matcher
 from palaestra.sandboxes.near import PIECE
-from palaestra.sandboxes.recording import HANDLES, Record, digest, handle
+from palaestra.sandboxes.recording import CANCELLED, HANDLES, Record, digest, handle
 from palaestra.sandboxes.requests import (
     Body,
     Close,
@@ -85,6 +86,8 @@ class Script:
             raise SandboxError(f"what came of {record.key} was too long to be recorded")
         if not isinstance(request, Execute) or request.watched:
             await _send(sink, record.pieces)
+        if record.reply == CANCELLED:
+            await asyncio.Event().wait()
         if isinstance(record.reply, Failed):
             return record.reply
         if isinstance(request, Write | Upload):

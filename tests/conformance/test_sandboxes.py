@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from support.sandboxes import PLACES, Place, inside, sh, told
+from support.sandboxes import PLACES, Place, bubblewrap, inside, sh, told
 
 from palaestra.errors import ConfigError, SandboxError, SandboxPathError
 from palaestra.sandboxes.commands import Chunk, Exec
-from palaestra.sandboxes.core import Sandbox
+from palaestra.sandboxes.core import Backend, Sandbox
+from palaestra.sandboxes.scripted import ScriptedBackend, recording
 from palaestra.sandboxes.spec import Limits, SandboxSpec
 
 MIB = 1 << 20
@@ -705,3 +708,44 @@ def test_hosts_that_make_no_sense(place: Place) -> None:
                     await backend.start(replace(spec, network=(name,)))
 
     asyncio.run(test())
+
+
+# Scripted sandboxes: what was seen of real ones is seen again, where it depends on neither time nor chance.
+
+REPLAYED = [
+    test_a_program_and_what_comes_of_it,
+    test_folder_variables_and_input,
+    test_what_cannot_be_started,
+    test_of_much_output_head_and_tail_are_kept,
+    test_commands_run_at_the_same_time,
+    test_other_commands_outlive_a_time_out,
+    test_cancelling_stops_a_command,
+    test_a_session_keeps_its_state,
+    test_a_session_takes_any_script,
+    test_files_that_cannot_be_read_or_written,
+    test_a_link_is_replaced_not_followed,
+    test_names_that_nobody_expects,
+    test_copies_that_cannot_be_made,
+    test_what_is_downloaded_is_harmless,
+    test_siblings_have_the_files_and_go_their_own_ways,
+    test_forks_of_forks,
+    test_a_closed_sandbox_says_so,
+    test_a_back_end_closes_what_it_started,
+    test_what_the_spec_says,
+    test_no_such_image,
+    test_hosts_that_make_no_sense,
+]
+
+
+@pytest.mark.parametrize("test", REPLAYED, ids=lambda test: str(test.__name__))
+def test_scripted_sandboxes_replay(test: Callable[..., None], tmp_path: Path) -> None:
+    file = tmp_path / "recording.jsonl"
+
+    def again(name: str, opened: Callable[[], Backend]) -> None:
+        (tmp_path / name).mkdir()
+        folder = {"tmp_path": tmp_path / name} if "tmp_path" in inspect.signature(test).parameters else {}
+        test(place=lambda: (opened(), bubblewrap()[1]), **folder)
+
+    again("recorded", lambda: recording(bubblewrap()[0], file))
+    again("by content", lambda: ScriptedBackend(file))
+    again("in order", lambda: ScriptedBackend(file, match="order"))
