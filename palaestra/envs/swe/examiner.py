@@ -70,11 +70,17 @@ def _reporting(nonce: str) -> Tell:
 
 
 def _import_pytest(request: Request) -> None:
-    """Import it while nothing else can be imported; then let the code under test stand behind Python's own modules."""
+    """Import it while nothing else can be imported; then let the code under test stand behind Python's own modules.
+
+    Where pytest is to be found nowhere else, it is itself what is under test.
+    """
     given = request["sources"] + request["tools"]
     own = [entry for entry in sys.path if entry not in given]
     sys.path[:] = own + request["tools"]
-    __import__("pytest")
+    try:
+        __import__("pytest")
+    except ModuleNotFoundError:
+        sys.modules.pop("pytest", None)
     site = [entry for entry in own if entry.endswith(("site-packages", "dist-packages"))]
     standard = [entry for entry in own if entry not in site]
     sys.path[:] = standard + request["sources"] + request["tools"] + site

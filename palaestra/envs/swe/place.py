@@ -15,7 +15,7 @@ from palaestra.envs.swe.examiner import Request
 from palaestra.envs.swe.instance import Instance
 from palaestra.envs.swe.report import MOST_BYTES, Report, read_report
 from palaestra.envs.swe.rounds import Round
-from palaestra.envs.swe.submission import Refused, Submission, import_roots, refusal
+from palaestra.envs.swe.submission import Refused, Submission, import_roots, refusal, tests_of
 from palaestra.errors import DataError, SandboxDaemonError, SandboxError, SandboxPathError
 from palaestra.sandboxes.commands import Exec, ExecResult
 from palaestra.sandboxes.core import Sandbox
@@ -125,7 +125,7 @@ class Place:
     def _gone(self, submission: Submission) -> Iterator[str]:
         """Of the task's files, those that the agent deleted or put something else in the place of."""
         above = {str(parent) for path in submission.paths for parent in PurePosixPath(path).parents}
-        refused = partial(refusal, test_paths=self.instance.test_paths, before=self.roots())
+        refused = partial(refusal, tests=tests_of(self.instance), before=self.roots())
         for path, link in self.before.items():
             if path in submission.paths:
                 replaced = link
@@ -201,6 +201,4 @@ def pytest_command(instance: Instance) -> tuple[tuple[str, ...], tuple[str, ...]
 
 
 def _python(source: str, cwd: str, stdin: bytes = b"") -> Exec:
-    return Exec(
-        argv=("python3", "-I", "-S", "-c", source), cwd=cwd, stdin=stdin, timeout=SECONDS, output=64 * 1024 * 1024
-    )
+    return Exec(argv=("python3", "-I", "-S", "-c", source), cwd=cwd, stdin=stdin, timeout=SECONDS, output=MOST_BYTES)

@@ -9,8 +9,8 @@ from msgspec import Struct
 
 from palaestra.sandboxes.commands import ExecResult
 
-MOST_BYTES = 32 * 1024 * 1024
-"""Of a report."""
+MOST_BYTES = 16 * 1024 * 1024
+"""Of a report; a remote back end keeps no more."""
 
 
 class Report(Struct, frozen=True):

@@ -75,18 +75,24 @@ class Refused(Exception):
     """What the agent left behind cannot be taken over; the message says why."""
 
 
-def refusal(path: str, test_paths: Sequence[str], before: frozenset[str]) -> str:
+def tests_of(instance: Instance) -> tuple[str, ...]:
+    """Files and folders in the repository that are the task's: its `test_paths`, and what else holds required tests."""
+    required = (*instance.fail_to_pass, *instance.pass_to_pass)
+    return tuple(sorted({*instance.test_paths, *(id.partition("::")[0] for id in required)}))
+
+
+def refusal(path: str, tests: Sequence[str], before: frozenset[str]) -> str:
     """Why a file is not taken from the agent; empty: it is.
 
     Args:
         path: relative to the repository.
-        test_paths: of the instance.
+        tests: as of `tests_of`.
         before: names directly in the repository, and directly in its `src` and `lib`, before the agent began.
     """
     *folders, name = path.split("/")
     if odd := _odd_name(path):
         return odd
-    if any(within(path, prefix.strip("/")) for prefix in test_paths):
+    if any(within(path, prefix.strip("/")) for prefix in tests):
         return "belongs to the tests"
     if any(folder in _FOLDERS or folder.endswith(_FOLDER_ENDINGS) for folder in folders):
         return "lies in a folder of tools"
@@ -131,7 +137,7 @@ async def collect(final: Sandbox, instance: Instance, before: frozenset[str], ta
         shutil.rmtree(raw)
         raw.mkdir()
         await _download_fork(final, instance.repository, raw)
-    return await asyncio.to_thread(sort_out, raw, instance.test_paths, before, target / "taken")
+    return await asyncio.to_thread(sort_out, raw, tests_of(instance), before, target / "taken")
 
 
 async def _download_fork(final: Sandbox, repository: str, raw: Path) -> None:
@@ -171,7 +177,7 @@ def _size(place: Path) -> int:
     return sum(info.st_size for _, info in _walk(place)) if place.is_dir() else 0
 
 
-def sort_out(raw: Path, test_paths: Sequence[str], before: frozenset[str], taken: Path) -> Submission:
+def sort_out(raw: Path, tests: Sequence[str], before: frozenset[str], taken: Path) -> Submission:
     """Move what is taken from `raw` to `taken`, as plain files with plain modes.
 
     Links are never taken, neither are devices, pipes and sockets.
@@ -183,7 +189,7 @@ def sort_out(raw: Path, test_paths: Sequence[str], before: frozenset[str], taken
     paths: set[str] = set()
     left_out: dict[str, str] = {}
     for path, info in list(_walk(raw)):
-        reason = _kind(info) or refusal(path, test_paths, before)
+        reason = _kind(info) or refusal(path, tests, before)
         if reason:
             left_out[path] = reason
             continue
