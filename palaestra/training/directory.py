@@ -14,6 +14,24 @@ FREE_TO_CHANGE = ("out", "budget", "evaluation", "checkpoint", "tensorboard", "o
 """Sections in which a resumed run may differ from what was begun."""
 
 
+def check_directory(recipe: Recipe, *, resume: bool) -> None:
+    """Look for why `open_directory` would refuse, before anybody spends minutes on what it is needed for.
+
+    Raises:
+        ConfigError: the directory holds a run and `resume` is off, or that run has other settings.
+    """
+    saved = recipe.directory / "recipe.yaml"
+    if not saved.exists():
+        return
+    if not resume:
+        raise ConfigError(f"{saved.parent} already holds a run; resume it (--resume) or choose another with out=")
+    changed = sorted(_differences(to_dict(load_recipe(saved)), to_dict(recipe)))
+    if changed:
+        raise ConfigError(
+            f"cannot resume {saved.parent} with other settings ({', '.join(changed)}); choose another out="
+        )
+
+
 def open_directory(recipe: Recipe, *, resume: bool) -> Path:
     """Make or enter the run directory, and save the resolved recipe there.
 
@@ -24,11 +42,12 @@ def open_directory(recipe: Recipe, *, resume: bool) -> Path:
         ConfigError: the directory holds a run and `resume` is off, or that run has other settings.
         PalaestraError: it cannot be written.
     """
+    check_directory(recipe, resume=resume)
     directory = recipe.directory
     saved = directory / "recipe.yaml"
     try:
         if saved.exists():
-            _enter(recipe, saved, resume=resume)
+            _keep_earlier(recipe, saved)
         directory.mkdir(parents=True, exist_ok=True)
         if not list_checkpoints(directory / "checkpoints"):  # killed before its first one: it begins again
             (directory / "metrics.jsonl").unlink(missing_ok=True)
@@ -40,17 +59,9 @@ def open_directory(recipe: Recipe, *, resume: bool) -> Path:
     return directory
 
 
-def _enter(recipe: Recipe, saved: Path, *, resume: bool) -> None:
-    """Check that the run may go on with `recipe`; if that is not what it had, keep a copy of what it had."""
-    if not resume:
-        raise ConfigError(f"{saved.parent} already holds a run; resume it (--resume) or choose another with out=")
-    earlier = load_recipe(saved)
-    changed = sorted(_differences(to_dict(earlier), to_dict(recipe)))
-    if changed:
-        raise ConfigError(
-            f"cannot resume {saved.parent} with other settings ({', '.join(changed)}); choose another out="
-        )
-    checkpoints = list_checkpoints(saved.parent / "checkpoints")
+def _keep_earlier(recipe: Recipe, saved: Path) -> None:
+    """Keep a copy of the recipe that was followed so far, if the run goes on with another."""
+    earlier, checkpoints = load_recipe(saved), list_checkpoints(saved.parent / "checkpoints")
     if earlier != recipe and checkpoints:
         kept = saved.with_name(f"recipe.{checkpoints[-1].name}.yaml")
         if not kept.exists():

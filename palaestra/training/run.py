@@ -28,7 +28,7 @@ from palaestra.memory import peak_rss
 from palaestra.summary import Costs, costs_so_far, write_summary
 from palaestra.training.algorithms import build_algorithm, resolve_algorithm
 from palaestra.training.checkpoint import load_latest
-from palaestra.training.directory import open_directory
+from palaestra.training.directory import check_directory, open_directory
 from palaestra.training.learner import Learner
 from palaestra.training.levels import curriculum_suite, curriculum_summary
 from palaestra.training.metrics import MetricsWriter
@@ -70,7 +70,7 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
     """
     began = time.perf_counter()
     before = costs_so_far(recipe.directory) if resume else Costs()
-    parts = _Parts.of(recipe, progress)
+    parts = _Parts.of(recipe, resume, progress)
     directory = open_directory(parts.recipe, resume=resume)
     board = directory / "tensorboard" if recipe.tensorboard else None
     with (
@@ -118,10 +118,11 @@ class _Parts:
     learner: Learner
 
     @classmethod
-    def of(cls, recipe: Recipe, progress: Progress | None) -> Self:
+    def of(cls, recipe: Recipe, resume: bool, progress: Progress | None) -> Self:
         """Load and build everything that the recipe names."""
         check_recipe(recipe)
         recipe = msgspec.structs.replace(recipe, algorithm=resolve_algorithm(recipe.algorithm))
+        check_directory(recipe, resume=resume)
         if recipe.model.threads:
             torch.set_num_threads(recipe.model.threads)
         suites = _suites(recipe)

@@ -82,6 +82,15 @@ def test_a_run_begins_with_it(tmp_path: Path) -> None:
     assert trained.tokenizer.get_vocab() == base.tokenizer.get_vocab()
 
 
+def test_a_directory_that_holds_a_run_is_refused_before_anything_is_cloned(tmp_path: Path, cache: Path) -> None:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    (directory / "recipe.yaml").write_text(TEXT)
+    with pytest.raises(ConfigError, match="already holds a run"):
+        train(recipe(f"out={directory}"))
+    assert not (cache / "bases").exists()
+
+
 def test_a_suite_without_an_expert_is_an_error() -> None:
     wanted = recipe("tasks.train=alfworld:train[:3]", "warm_start.episodes=2")
 
