@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 from palaestra.errors import SandboxError, SandboxPathError
 from palaestra.sandboxes.attached import runner_command
@@ -54,6 +53,7 @@ class DockerBackend(Backend):
         self.snapshots: set[DockerSnapshot] = set()
         """Those that were not deleted."""
         self._runtime, self._pull = runtime, pull
+        self._token = secrets.token_hex(6)
         self._lease: Lease | None = None
         self._reaping: asyncio.Task[None] | None = None
         self._sandboxes: set[DockerSandbox] = set()
@@ -91,7 +91,7 @@ class DockerBackend(Backend):
             if kept:
                 await fill(sandbox)
         except BaseException:
-            await sandbox.close()
+            await settled(sandbox.close())
             raise
         return sandbox
 
@@ -105,7 +105,7 @@ class DockerBackend(Backend):
             self._program,
             labels=labels,
             kept=kept,
-            volumes=image.volumes,
+            declared=self._declared(original),
             runtime=self._runtime,
         )
         try:
@@ -117,7 +117,7 @@ class DockerBackend(Backend):
                 await settled(container.start())
             await self._ready(sandbox)
         except BaseException:
-            await self._abandon(id)
+            await settled(self._abandon(id))
             raise
         return sandbox
 
@@ -150,11 +150,16 @@ class DockerBackend(Backend):
         await remove_container(self.engine, sandbox.id)
         await self.leftovers.sweep()
 
-    def later(self, doing: Coroutine[Any, Any, None]) -> None:
-        """Do something in the background, at the latest before this is closed. What fails there is the reaper's."""
-        task = asyncio.create_task(_quietly(doing))
+    def close_later(self, copier: Copier) -> None:
+        """Remove a copier in the background, and then what it used. Where that fails it is the reaper's."""
+        task = asyncio.create_task(self._close_copier(copier))
         self._later.add(task)
         task.add_done_callback(self._later.discard)
+
+    async def _close_copier(self, copier: Copier) -> None:
+        with suppress(SandboxError):
+            await copier.close()
+        await self.leftovers.sweep()
 
     async def new_volume(self) -> str:
         """Name of an empty volume of this back end's."""
@@ -184,14 +189,18 @@ class DockerBackend(Backend):
             try:
                 count = await copier.copy(image.name)
             finally:
-                self.later(copier.close())
+                self.close_later(copier)
         except BaseException:
-            await self.leftovers.add("volume", kept)
+            await settled(self.leftovers.add("volume", kept))
             raise
         if count:
             return kept
         await self.leftovers.add("volume", kept)
         return ""
+
+    def _declared(self, image: Image) -> dict[str, str]:
+        """Volumes for the folders that an image declares to be some: the same ones for all sandboxes."""
+        return {path: f"palaestra-{self._token}-{image.id[-12:]}-{n}" for n, path in enumerate(image.volumes)}
 
     def _labels(self, seconds: float | None = None) -> Mapping[str, str]:
         if self._lease is None:
@@ -225,8 +234,3 @@ class DockerBackend(Backend):
         if self._lease is not None:
             with self.engine.asking() as docker:
                 await reap_from([DockerKeeper(docker)], [self._lease.id])
-
-
-async def _quietly(doing: Coroutine[Any, Any, None]) -> None:
-    with suppress(SandboxError):
-        await doing

@@ -49,7 +49,7 @@ def sandbox_config(
     *,
     labels: Mapping[str, str],
     kept: str = "",
-    volumes: Sequence[str] = (),
+    declared: Mapping[str, str] | None = None,
     runtime: str = "",
 ) -> Config:
     """The container of a sandbox.
@@ -60,13 +60,13 @@ def sandbox_config(
         program: its first process, which reads from stdin and ends with it.
         labels: of the container and its work folder.
         kept: volume that it can read at `KEPT`; none where this is empty.
-        volumes: folders that the image declares to be volumes.
+        declared: folders that the image declares to be volumes, and the volumes with what it has there.
         runtime: name of the engine's runtime; empty: the engine's own choice.
     """
     uid, gid = spec.user
     limits = spec.limits
     mounts = [_work(spec, labels), *([_kept(kept)] if kept else [])]
-    mounts += [_shown(each) for each in volumes if each not in (spec.workdir, "/tmp")]
+    mounts += [_declared(*each, labels) for each in (declared or {}).items() if each[0] not in (spec.workdir, "/tmp")]
     return {
         **_program(image, program, labels),
         "User": f"{uid}:{gid}",
@@ -165,9 +165,10 @@ def _kept(volume: str, *, read_only: bool = True) -> Config:
     }
 
 
-def _shown(path: str) -> Config:
-    """A folder that the image declares to be a volume: what is in it can be read, and no disk be filled through it."""
-    return {"Type": "volume", "Target": path, "ReadOnly": True}
+def _declared(path: str, volume: str, labels: Mapping[str, str]) -> Config:
+    """What the image has there can be read, and no disk be filled through it. The engine makes and fills the volume."""
+    options = {"Labels": dict(labels)}
+    return {"Type": "volume", "Source": volume, "Target": path, "ReadOnly": True, "VolumeOptions": options}
 
 
 def _bounds(size: int) -> str:

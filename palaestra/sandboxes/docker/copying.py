@@ -90,6 +90,9 @@ def copy_file(source: bytes, target: bytes, status: os.stat_result) -> None:
                     begin += sent
             if status.st_blocks * 512 < status.st_size:
                 os.ftruncate(writing, status.st_size)
+        except OSError as error:  # of a descriptor, which has no name
+            error.filename = source
+            raise
         finally:
             os.close(writing)
     finally:

@@ -21,6 +21,7 @@ from palaestra.sandboxes.docker.engine import Engine
 from palaestra.sandboxes.docker.failures import died
 from palaestra.sandboxes.docker.images import Image
 from palaestra.sandboxes.docker.removing import remove_container
+from palaestra.sandboxes.docker.waiting import settled
 from palaestra.sandboxes.spec import SandboxSpec
 
 _PROGRAM = ("python3", "-I", "-S", "-c", Path(__file__).with_name("copying.py").read_text(encoding="utf-8"))
@@ -59,10 +60,10 @@ class Copier:
         config = copier_config(image.id, program, kept, labels=labels, source=mounted)
         try:
             with engine.asking(image.name) as docker:
-                container = await docker.containers.create(config, name=name)
+                container = await settled(docker.containers.create(config, name=name))
                 return cls(engine, name, await Attachment.open(docker, container.id))
         except BaseException:
-            await remove_container(engine, name)
+            await settled(remove_container(engine, name))
             raise
 
     async def copy(self, image: str) -> int:

@@ -46,7 +46,7 @@ class DockerSandbox(AttachedSandbox):
         try:
             image = await self._keep(kept)
         except BaseException:
-            await backend.leftovers.add("volume", kept)
+            await settled(backend.leftovers.add("volume", kept))
             raise
         made = DockerSnapshot(backend, self.spec, (self.images[0], image), kept)
         backend.snapshots.add(made)
@@ -65,10 +65,10 @@ class DockerSandbox(AttachedSandbox):
             await copying
         except BaseException:
             copying.cancel()
-            await asyncio.wait([copying])
+            await settled(_ended(copying))
             raise
         finally:
-            await backend.leftovers.add("volume", kept)
+            await settled(backend.leftovers.add("volume", kept))
         return siblings
 
     async def close(self) -> None:
@@ -94,7 +94,7 @@ class DockerSandbox(AttachedSandbox):
                 if self.spec.root == "writable":
                     image = await self._commit()
         finally:
-            backend.later(copier.close())
+            backend.close_later(copier)
         return image
 
     @asynccontextmanager
@@ -153,4 +153,9 @@ async def _deleting(snapshot: Snapshot) -> AsyncIterator[Snapshot]:
     try:
         yield snapshot
     finally:
-        await snapshot.delete()
+        await settled(snapshot.delete())
+
+
+async def _ended(task: asyncio.Task[Image]) -> None:
+    """However it ended."""
+    await asyncio.gather(task, return_exceptions=True)

@@ -13,12 +13,17 @@ T = TypeVar("T")
 
 async def settled(doing: Coroutine[Any, Any, T]) -> T:
     """Await something to its end, also when cancelled meanwhile; the cancellation comes afterwards."""
-    task = asyncio.create_task(doing)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
+    task, cancelled = asyncio.create_task(doing), None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # of no interest any more, and asyncio wants it looked at
+        raise cancelled
+    return task.result()
 
 
 async def all_or_none(starts: Sequence[Coroutine[Any, Any, Sandbox]]) -> list[Sandbox]:
@@ -27,9 +32,12 @@ async def all_or_none(starts: Sequence[Coroutine[Any, Any, Sandbox]]) -> list[Sa
     try:
         return list(await asyncio.gather(*tasks))
     except BaseException:
-        for task in tasks:
-            task.cancel()
-        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(outcome, Sandbox):
-                await outcome.close()
+        await settled(_undo(tasks))
         raise
+
+
+async def _undo(tasks: Sequence[asyncio.Task[Sandbox]]) -> None:
+    for task in tasks:
+        task.cancel()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.gather(*(each.close() for each in outcomes if isinstance(each, Sandbox)))

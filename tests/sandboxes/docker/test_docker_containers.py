@@ -53,13 +53,12 @@ def test_nothing_that_confines_a_sandbox_is_forgotten():
 
 def test_only_what_an_image_declares_is_mounted_beside_the_work_folder_and_only_to_be_read():
     spec = SandboxSpec(image=IMAGE, root="writable")
-    config = sandbox_config(
-        spec, "sha256:1", [], labels={}, kept="k", volumes=["/data", "/work", "/tmp"], runtime="runsc"
-    )
+    declared = {"/data": "d", "/work": "w", "/tmp": "t"}
+    config = sandbox_config(spec, "sha256:1", [], labels={}, kept="k", declared=declared, runtime="runsc")
     work, kept, data = config["HostConfig"]["Mounts"]
     assert work["Target"] == "/work"
     assert (kept["Source"], kept["Target"], kept["ReadOnly"]) == ("k", KEPT, True)
-    assert (data["Target"], data["ReadOnly"]) == ("/data", True)
+    assert (data["Source"], data["Target"], data["ReadOnly"]) == ("d", "/data", True)
     assert config["HostConfig"]["Runtime"] == "runsc"
     assert not config["HostConfig"]["ReadonlyRootfs"]
 
