@@ -83,6 +83,21 @@ def weight(payload: bytes) -> int:
     return len(payload) + OVERHEAD
 
 
+def parsed(text: bytes) -> Header:
+    """A header.
+
+    Raises:
+        EOFError: it is none: the other side is not what it should be.
+    """
+    try:
+        header: Header = json.loads(text)
+        if isinstance(header["id"], int) and isinstance(header["op"], str):
+            return header
+    except (ValueError, TypeError, LookupError, RecursionError):
+        pass
+    raise EOFError
+
+
 class Link:
     """Frames over two descriptors."""
 
@@ -122,7 +137,7 @@ class Link:
             if len(view) - begin < header + payload:
                 break
             at = begin + header + payload
-            frames.append((json.loads(bytes(view[begin : begin + header])), bytes(view[begin + header : at])))
+            frames.append((parsed(bytes(view[begin : begin + header])), bytes(view[begin + header : at])))
         view.release()
         del self._inward[:at]
         return frames
@@ -1536,6 +1551,8 @@ class Runner:
                 getattr(self, "_do_" + op)(header, payload)
             except (OSError, ValueError) as error:
                 self.refuse(id, error)
+            except (AttributeError, LookupError, TypeError) as error:
+                self.refuse(id, ValueError("no request that is known here: %r" % error))
 
     def _go_on(self, task: Task, op: str, header: Header, payload: bytes) -> None:
         if op == "data":
