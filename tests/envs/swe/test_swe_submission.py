@@ -80,7 +80,7 @@ def test_links_pipes_and_sockets_stay(tmp_path: Path, monkeypatch: pytest.Monkey
         found = sorted_out(tmp_path)
     assert found.paths == {"a/one.py", "run.sh"}
     assert set(found.left_out) == {"out.py", "folder", "gone", "pipe.py", "s.py"}
-    assert sorted(p.name for p in found.folder.rglob("*")) == ["a", "code.py", "run.sh"]
+    assert sorted(p.name for p in found.folder.rglob("*")) == ["a", "one.py", "run.sh"]
     assert stat.S_IMODE((found.folder / "run.sh").stat().st_mode) == 0o755
     assert stat.S_IMODE((found.folder / "a/one.py").stat().st_mode) == 0o644
 
