@@ -11,7 +11,7 @@ from typing import Any
 
 from palaestra.envs.core import Env, Info, Reset, Step, Verdict
 from palaestra.envs.history import fresh_seed
-from palaestra.envs.swe import oracle, patch, shell, suite
+from palaestra.envs.swe import images, oracle, patch, shell, suite
 from palaestra.envs.swe.engines import Engine, borrow
 from palaestra.envs.swe.grade import Grade
 from palaestra.envs.swe.instance import Instance
@@ -24,10 +24,10 @@ from palaestra.envs.tasks import Task
 from palaestra.errors import EnvError, SandboxPathError
 from palaestra.sandboxes.core import Sandbox, Session
 
-_BEGIN = """You work on the code in {repository}, with these tools. Make one call a turn:
+_BEGIN = """You work in {repository}, with these tools. Make one call a turn:
 {usage}
 
-Solve this task, then submit. What you leave in the repository is judged by tests that you may not see.
+Solve this task, then submit. What you leave there is judged by tests that you may not see.
 
 {problem}"""
 _NO_CALL = "No call was found. Make one call:\n{usage}"
@@ -105,6 +105,8 @@ class RepositoryEnv(Env[str, Any]):
         await self._drop()
         instance = await asyncio.to_thread(read_instance, task.params)
         engine = await self._borrowed(chosen.backend)
+        if chosen.build and instance.build and chosen.backend == "docker":
+            await images.ensure(instance, str(self.settings.get("host", "")))
         self._sandbox, commit = await prepare(engine, instance)
         self._session = await shell.begin(self._sandbox, instance.repository)
         until = time.monotonic() + instance.agent_seconds
@@ -269,8 +271,10 @@ class RepositoryEnv(Env[str, Any]):
 
 def paid(found: Grade, instance: Instance, options: Options) -> float:
     """The reward for a verdict; see `Options.reward`."""
-    if options.reward == "solved" or found.solved or not instance.fail_to_pass:
+    if options.reward == "solved" or found.solved:
         return float(found.solved)
+    if not instance.fail_to_pass:
+        return found.share or 0.0
     failed = set(found.failed)
     if any(test in failed for test in instance.pass_to_pass):
         return 0.0

@@ -31,5 +31,7 @@ class Grade(Struct, frozen=True, kw_only=True):
     """Some of the tests that do not pass -> what was seen."""
     left_out: tuple[str, ...] = ()
     """Files that the agent made and that were not taken over, with the reason: at most some."""
+    share: float | None = None
+    """Where the tests write a number: that number, from 0 to 1."""
     seconds: float = 0.0
     """That grading took."""

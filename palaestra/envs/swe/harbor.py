@@ -18,10 +18,13 @@ from typing import Any
 
 from palaestra.envs.swe.folders import check_folder, open_folder, read_text
 from palaestra.envs.swe.harbor_file import MOST_BYTES, TaskFile, megabytes, read_task_file, resolved
+from palaestra.envs.swe.images import LAST
 from palaestra.envs.swe.instance import Instance
 from palaestra.envs.swe.options import NAMES
+from palaestra.envs.swe.tree import lay
 from palaestra.envs.tasks import SPLITS, Task, TaskSuite
 from palaestra.errors import ConfigError, DataError, UnknownNameError
+from palaestra.files import cache_root
 from palaestra.sandboxes.spec import MIB, Limits
 
 WORKDIR = "/app"
@@ -159,11 +162,27 @@ def _image(folder: Path, file: TaskFile, params: Mapping[str, Any]) -> tuple[str
     dockerfile = folder / "environment" / "Dockerfile"
     text = read_text(dockerfile, MOST_BYTES) if dockerfile.is_file() else ""
     workdir = _workdir(text)
-    if chosen is not None or given:
-        return (given or "") if chosen is None else chosen, "", workdir
-    if not text:
+    name = chosen if chosen is not None else given or ""
+    if name or chosen is not None:
+        if not name or not params.get("build"):
+            return name, "", workdir
+        context = lay({"Dockerfile": f"FROM {_image_name(name)}\n".encode()}, _generated(name))
+    elif text:
+        context = folder / "environment"
+    else:
         raise DataError(f"{folder} has neither environment/Dockerfile nor a docker_image in its task.toml")
-    return f"palaestra-harbor:{_digest(folder / 'environment')}", str(folder / "environment"), workdir
+    return f"palaestra-harbor:{_digest(context)}", str(context), workdir
+
+
+def _image_name(name: str) -> str:
+    if not re.fullmatch(r"[\w./:@+-]{1,500}", name):
+        raise DataError(f"{name[:200]!r} is no name of an image")
+    return name
+
+
+def _generated(image: str) -> Path:
+    """A folder of the cache for what is built on top of an image."""
+    return cache_root() / "swe" / "images" / hashlib.blake2b(image.encode(), digest_size=10).hexdigest()
 
 
 def _workdir(dockerfile: str) -> str:
@@ -181,7 +200,7 @@ def _workdir(dockerfile: str) -> str:
 
 def _digest(folder: Path) -> str:
     """Of all that an image is built from, so that another Dockerfile makes another image."""
-    digest = hashlib.blake2b(digest_size=10)
+    digest = hashlib.blake2b(LAST.encode(), digest_size=10)
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.is_symlink():
             digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())

@@ -22,11 +22,14 @@ class Options:
     """What the sandboxes run on: `bubblewrap`, `docker` or `remote`."""
     reward: str = "solved"
     """`solved`: 1 for a solved task, else 0; `partial`: the share of the tests that have to begin to pass and do, as
-    long as all that passed before still pass, else 0."""
+    long as all that passed before still pass, else 0; of Harbor's tasks the number that their tests write, up to 1."""
     max_turns: int = 50
     """Turns after which the episode is cut off, and what there is then is judged."""
     observation: int = 8000
     """Characters that are shown of one call; about a quarter of it in tokens."""
+    build: bool = False
+    """Whether the image of a task that comes with a Dockerfile is made where the engine has none: its commands are then
+    run, as root and with a network."""
     seconds: float = 60.0
     """That one command of the agent's may take."""
 
@@ -53,4 +56,7 @@ def read_options(params: Mapping[str, Any], default: Options) -> Options:
     seconds = params.get("seconds", default.seconds)
     if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds < math.inf:
         raise DataError(f"seconds of a software-engineering task is a number above 0, not {str(seconds)[:80]!r}")
-    return Options(**given, seconds=float(seconds))
+    build = params.get("build", default.build)
+    if not isinstance(build, bool):
+        raise DataError(f"build of a software-engineering task is true or false, not {str(build)[:80]!r}")
+    return Options(**given, build=build, seconds=float(seconds))

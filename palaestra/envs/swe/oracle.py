@@ -32,7 +32,8 @@ def advise(instance: Instance, position: int, commit: str) -> str:
         EnvError: no solution is known.
         DataError: it is not there, or too large to be written by an agent.
     """
-    plan = (solution(instance), f"git reset -q --hard {commit} && git clean -fdqx", solution(instance), SUBMIT)
+    put_back = f"git reset -q --hard {commit} && git clean -fdqx" if commit else "true"
+    plan = (solution(instance), put_back, solution(instance), SUBMIT)
     action = plan[min(position, 3)]
     return action if action.startswith("<") else say("shell", action)
 

@@ -50,6 +50,9 @@ if [ -n "$base" ]; then
     {_GIT} ls-files -z > "$list"
     rm -rf .git
 fi
+if ! [ -e .git ] && [ "$1" = untouched ]; then
+    exit 0
+fi
 if ! [ -e .git ]; then
     {_GIT} init -q
     if [ -n "$base" ]; then
@@ -84,19 +87,22 @@ class Patch(NamedTuple):
 async def begin(sandbox: Sandbox, instance: Instance) -> str:
     """Make the repository one of a single commit, unless it is one already, and say which commit the work begins at.
 
+    A folder of Harbor's that is no repository stays none, for anything in it may be what is judged; then that is empty.
+
     One with a `base_commit` is put back to it and loses its history: what came later in it would be the solution.
 
     Raises:
         SandboxError: git does not do it.
     """
-    result = await _run(sandbox, instance, _BEGIN, instance.base_commit)
+    untouched = instance.format == "harbor"
+    result = await _run(sandbox, instance, _BEGIN, instance.base_commit, "untouched" if untouched else "")
     commit = result.stdout.text.strip()
-    if not result.ok or not commit:
+    if not result.ok or not (commit or untouched):
         why = " ".join(result.stderr.text.split())[-300:] or f"exit code {result.exit_code} ({result.ending})"
         raise SandboxError(
             f"the repository {instance.repository} of {instance.name!r} cannot be prepared by git: {why}"
         )
-    return commit.splitlines()[-1]
+    return commit.splitlines()[-1] if commit else ""
 
 
 async def changes(sandbox: Sandbox, instance: Instance, commit: str) -> Patch:
@@ -105,6 +111,8 @@ async def changes(sandbox: Sandbox, instance: Instance, commit: str) -> Patch:
     Raises:
         SandboxError: the sandbox is lost.
     """
+    if not commit:
+        return Patch("", f"{instance.repository} was no repository when the work began")
     left_out = [f":(top,exclude,literal){path}" for path in instance.test_paths]
     result = await _run(sandbox, instance, _DIFF, commit, *left_out)
     if result.stdout.dropped:

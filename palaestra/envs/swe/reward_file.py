@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import msgspec
+
 from palaestra.envs.swe.grade import Grade
 from palaestra.envs.swe.instance import Instance
 from palaestra.errors import DataError, SandboxDaemonError, SandboxError, SandboxPathError
@@ -16,6 +18,8 @@ from palaestra.sandboxes.commands import Exec
 from palaestra.sandboxes.core import Sandbox
 
 REWARD = "/logs/verifier/reward.txt"
+REWARDS = "/logs/verifier/reward.json"
+"""An object of numbers instead: `reward` counts, or where there is none the mean of all."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -54,9 +58,23 @@ async def _judge(instance: Instance, fork: Sandbox) -> Grade:
     )
     if result.ending != "exit":
         return Grade(solved=False, required=1, reason=f"the tests were stopped: {result.ending}")
+    reward = await _written(fork)
+    if reward is None or not math.isfinite(reward):
+        return Grade(solved=False, required=1, share=0.0, reason=f"the tests wrote no number to {REWARD}")
+    solved, share = reward >= 1, min(1.0, max(0.0, reward))
+    reason = "" if solved else f"the reward is {reward:g}"
+    return Grade(solved=solved, passed=int(solved), required=1, share=share, reason=reason)
+
+
+async def _written(fork: Sandbox) -> float | None:
     try:
-        reward = float(await fork.read_file(REWARD, limit=1000))
-    except (SandboxPathError, ValueError):
-        return Grade(solved=False, required=1, reason=f"the tests wrote no number to {REWARD}")
-    solved = math.isfinite(reward) and reward >= 1
-    return Grade(solved=solved, passed=int(solved), required=1, reason="" if solved else f"the reward is {reward:g}")
+        return float(await fork.read_file(REWARD, limit=1000))
+    except SandboxPathError:
+        pass
+    except ValueError:
+        return None
+    try:
+        rewards = msgspec.json.decode(await fork.read_file(REWARDS, limit=100_000), type=dict[str, float])
+    except (SandboxPathError, msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    return rewards.get("reward", sum(rewards.values()) / len(rewards) if rewards else None)

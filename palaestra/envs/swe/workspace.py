@@ -66,4 +66,4 @@ async def _started(starter: Starter, instance: Instance, spec: SandboxSpec) -> S
     except SandboxImageError as error:
         if not instance.build:
             raise
-        raise SandboxImageError(f"{error}; to make it: docker build -t {instance.image} {instance.build}") from error
+        raise SandboxImageError(f"{error}; build=true makes it of {instance.build}") from error
