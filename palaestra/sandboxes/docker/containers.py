@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from palaestra.errors import ConfigError
+from palaestra.sandboxes.network import check_network
 from palaestra.sandboxes.spec import MIB, SandboxSpec
 
 KEPT = "/.palaestra"
@@ -36,6 +37,7 @@ def check(spec: SandboxSpec) -> None:
         raise ConfigError(f"workdir has to be an absolute path without dots, and not the root: {path!r}")
     if any(path == each or path.startswith(f"{each}/") for each in _SYSTEM):
         raise ConfigError(f"workdir cannot be in {', '.join(_SYSTEM)}: {path!r}")
+    check_network(spec.network)
     if limits.memory < _LEAST_MEMORY:
         raise ConfigError(f"a sandbox needs at least {_LEAST_MEMORY // MIB} MiB of memory: {limits.memory}")
     if limits.cpus < 0.01 or limits.pids < 2 or limits.disk < MIB:

@@ -19,6 +19,7 @@ IMAGE = "python:3"
         (SandboxSpec(image=IMAGE, workdir="/proc/self"), "/proc"),
         (SandboxSpec(image=IMAGE, workdir="/tmp"), "/tmp"),
         (SandboxSpec(image=IMAGE, workdir=f"{KEPT}/x"), KEPT),
+        (SandboxSpec(image=IMAGE, network=("pypi.org",)), "name:port"),
         (SandboxSpec(image=IMAGE, limits=Limits(memory=MIB)), "memory"),
         (SandboxSpec(image=IMAGE, limits=Limits(cpus=0)), "cpus"),
         (SandboxSpec(image=IMAGE, limits=Limits(pids=1)), "pids"),

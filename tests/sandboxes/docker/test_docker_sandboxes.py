@@ -1,7 +1,6 @@
 """Images, snapshots, forks and ends of sandboxes in containers; what all back ends share is in tests/conformance."""
 
 import asyncio
-import os
 import random
 import signal
 import subprocess
@@ -14,19 +13,21 @@ from support.sandboxes import sh, told
 
 from palaestra.errors import SandboxError
 from palaestra.sandboxes.docker.backend import DockerBackend
+from palaestra.sandboxes.reaper import reap
 from palaestra.sandboxes.spec import MIB, Limits, SandboxSpec
 
 SPEC = SandboxSpec(image=BASE)
 HOLDER = """
 import asyncio, sys
 from palaestra.sandboxes.docker.backend import DockerBackend
+from palaestra.sandboxes.reaper import reap
 from palaestra.sandboxes.spec import SandboxSpec
 
 async def main():
     backend = DockerBackend()
     sandbox = await backend.start(SandboxSpec(image="palaestra-base:test"))
     await sandbox.session()
-    print(sandbox.id, flush=True)
+    print(sandbox.id, backend._lease.id, flush=True)
     await asyncio.sleep(60)
 
 asyncio.run(main())
@@ -243,22 +244,57 @@ def test_a_lost_sandbox_is_said_to_be_lost(host):
     run(test, host)
 
 
-def test_after_the_death_of_its_holder_a_sandbox_ends_by_itself(host):
-    environment = {**os.environ, "DOCKER_HOST": host}
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True, env=environment)
+def test_after_the_death_of_its_holder_a_sandbox_ends_by_itself_and_the_rest_is_reaped(host, monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", host)
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True)
     with holder:
-        id = holder.stdout.readline().strip()
+        id, lease = holder.stdout.readline().split()
         assert id in containers(host)
         holder.send_signal(signal.SIGKILL)
 
     async def gone():
-        for _ in range(200):
+        for _ in range(300):
             if id not in await asyncio.to_thread(containers, host):
                 return
             await asyncio.sleep(0.1)
         pytest.fail("it is still there")
 
     asyncio.run(gone())
+    asyncio.run(reap())
+    assert things(host, lease) == []
+
+
+def test_an_engine_behind_a_port(host):
+    """What `DOCKER_HOST=tcp://...` names; a relay stands for the engine's own, which warns and waits."""
+
+    async def test():
+        async def relay(reader, writer):
+            engine_reader, engine_writer = await asyncio.open_unix_connection(host.removeprefix("unix://"))
+
+            async def pump(source, sink):
+                while data := await source.read(65536):
+                    sink.write(data)
+                sink.close()
+
+            await asyncio.gather(pump(reader, engine_writer), pump(engine_reader, writer), return_exceptions=True)
+
+        async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with DockerBackend(f"tcp://127.0.0.1:{port}") as backend, await backend.start(SPEC) as sandbox:
+                assert await told(sandbox, "wc -c", stdin=bytes(3 * MIB)) == f"{3 * MIB}\n"
+                (sibling,) = await sandbox.fork()
+                assert await told(sibling, "echo here") == "here\n"
+
+    asyncio.run(asyncio.wait_for(test(), 120))
+
+
+def test_without_aiodocker_the_extra_is_named():
+    script = "import sys; sys.modules['aiodocker'] = None\n"
+    script += "from palaestra.sandboxes.backends import open_backend; open_backend('docker')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1].endswith(
+        "MissingExtraError: aiodocker is not installed; run: pip install 'palaestra[docker]'"
+    )
 
 
 def test_many_at_once(host):
