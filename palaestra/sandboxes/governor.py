@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 
 from palaestra.errors import SandboxDaemonError
 
-_QUICK, _SLOW = 1.6, 2.5
+_QUICK, _SLOW = 2.0, 4.0
 """Times as long as alone: up to which an operation is quick, and from which it is slow."""
 _ALONE, _QUICKER = 0.5, 0.25
 """Parts of the way that the time of one alone goes to a new measurement, and to one in a crowd that was quicker."""
@@ -97,11 +97,12 @@ class Governor:
         return len(self._queue)
 
     @asynccontextmanager
-    async def turn(self, kind: str) -> AsyncIterator[None]:
+    async def turn(self, kind: str = "") -> AsyncIterator[None]:
         """Wait for a turn, and have it for one operation.
 
         Args:
-            kind: what is done, such as `start`; operations of one kind should take about as long as each other.
+            kind: what is done, such as `start`. Operations of one kind should take about as long as each other; those
+                of no kind have their turns, and nothing is learnt from how long they take.
         """
         await self._enter()
         began, admitted, alone = self._clock(), self._admitted, self.running == 1
@@ -111,8 +112,9 @@ class Governor:
             self.limit.failed(began, self._clock())
             raise
         else:
-            alone = alone and admitted == self._admitted
-            self.limit.done(kind, began, self._clock(), alone=alone, crowded=bool(self._queue))
+            if kind:
+                alone = alone and admitted == self._admitted
+                self.limit.done(kind, began, self._clock(), alone=alone, crowded=bool(self._queue))
         finally:
             self.running -= 1
             self._admit()

@@ -139,6 +139,22 @@ def test_nothing_is_learnt_from_a_quiet_time():
     assert run(play()) == 4.0
 
 
+def test_operations_of_no_kind_have_turns_and_teach_nothing():
+    async def play():
+        gate = governor(value=2.0, most=2)
+        before = vars(gate.limit).copy()
+
+        async def one(seconds):
+            async with gate.turn():
+                assert gate.running <= 2
+                await asyncio.sleep(seconds)
+
+        await asyncio.gather(*(one(0.01 if number % 2 else 60.0) for number in range(50)))
+        return before == vars(gate.limit)
+
+    assert run(play())
+
+
 def test_first_come_first_served():
     async def play():
         gate, order = governor(value=1.0, most=1), []
