@@ -64,7 +64,7 @@ def test_oracles_solve_and_doing_nothing_does_not(tasks: list[Task]) -> None:
     assert "the tests wrote no number" in found["unjudged"].wrong
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_the_agent_works_in_the_image_s_folder(tasks: list[Task]) -> None:
     async def play() -> None:
         async with begun(tasks[0]) as (env, first):
@@ -81,7 +81,7 @@ def test_the_agent_works_in_the_image_s_folder(tasks: list[Task]) -> None:
             assert "fatal: not a git repository" in (await env.step("<shell>git status</shell>")).observation
             assert "no repository" in (await env.step("<submit></submit>")).info["patch_problem"]
 
-    run(play())
+    run(play(), 280)
 
 
 def test_an_image_that_is_not_there_is_not_made_unasked(tasks: list[Task]) -> None:
@@ -92,4 +92,4 @@ def test_an_image_that_is_not_there_is_not_made_unasked(tasks: list[Task]) -> No
             async with begun(Task(env=tasks[2].env, name="x", params=params)):
                 pass
 
-    run(play())
+    run(play(), 280)
