@@ -276,7 +276,11 @@ class AttachedSession(Session):
             if self._closed:
                 raise SandboxError("the session is closed")
             header: Header = {"op": "run", "shell": self._id, **self._sandbox._limits(timeout, None)}
-            return await self._sandbox._run(header, script.encode("utf-8", "surrogateescape"))
+            try:
+                text = script.encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError as error:
+                raise SandboxPathError(f"a script that is no text: {error}") from error
+            return await self._sandbox._run(header, text)
 
     async def close(self) -> None:
         """See `Session`."""

@@ -246,6 +246,8 @@ def _not_started(spec: SandboxSpec, error: Exception, errors: IO[bytes]) -> Exce
         return SandboxImageError(f"the work folder: {error}")
     if spec.image and "execvp" in said:
         return SandboxImageError(f"{spec.image} has no python3, which runs in every sandbox: install it there")
+    if spec.image and "Error" in said:
+        return SandboxImageError(f"the python3 of {spec.image} does not run: {said.splitlines()[-1]}")
     if "bwrap:" in said:
         return SandboxDaemonError(
             f"bubblewrap refuses: {said}; it needs user namespaces, which this machine may forbid"

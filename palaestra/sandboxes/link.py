@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from palaestra.errors import SandboxError, SandboxPathError
-from palaestra.sandboxes.runner import CHUNK, FRAME, OVERHEAD, WINDOW
+from palaestra.sandboxes.runner import CHUNK, FRAME, LONGEST, OVERHEAD, WINDOW
 
 Header = dict[str, Any]
 
@@ -59,8 +59,14 @@ class StreamWire:
 
 
 def frame(header: Header, payload: bytes = b"") -> bytes:
-    """One frame as bytes."""
+    """One frame as bytes.
+
+    Raises:
+        SandboxPathError: it is too long.
+    """
     text = json.dumps(header).encode()
+    if max(len(text), len(payload)) > LONGEST:
+        raise SandboxPathError(f"more than {LONGEST} bytes cannot be sent to a sandbox at once")
     return FRAME.pack(len(text), len(payload)) + text + payload
 
 

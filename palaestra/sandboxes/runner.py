@@ -44,6 +44,8 @@ OVERHEAD = 256
 LONGEST = 16 << 20
 """Bytes of a header or a payload beyond which the other side is not what it should be."""
 _READ = 1 << 16
+_OURS = 128
+"""Descriptors from here on are this process's own."""
 _LINGER = 0.05
 """Seconds for output of what a program left behind, after its own end."""
 _FORGOTTEN = 64
@@ -367,6 +369,8 @@ class Program(Task):
         self.pipes: dict[str, Pipe] = {}
         self.deadline = self.run.deadline
         self.pid, self._gone, self._killed = 0, 0.0, False
+        self._over = False
+        """Whether what the program left behind has had its time to print."""
         self._input: deque[bytes] = deque([payload] if payload else [])
         self._more = bool(header.get("stdin"))
         self._stdin = -1
@@ -404,10 +408,11 @@ class Program(Task):
 
     def _readable(self, pipe: Pipe) -> None:
         name = "stdout" if pipe is self.pipes["stdout"] else "stderr"
-        room = self.run.room
+        room = min(self.run.room, pipe.left) if self._over else self.run.room
         if room <= 0:
-            return pipe.watch(False)
-        data = pipe.read(room if pipe.left < 0 else max(1, min(room, pipe.left)))
+            pipe.watch(False)
+            return self._settle()
+        data = pipe.read(room)
         if data and not self.run.take(name, data):
             return self._stop("flood", 137)
         if (self._gone and not data) or pipe.left == 0:
@@ -464,13 +469,12 @@ class Program(Task):
 
     def _settle(self) -> None:
         open_pipes = [pipe for pipe in self.pipes.values() if pipe.open]
-        over = time.monotonic() >= self._gone + _LINGER
-        if self._gone and (not open_pipes or (over and not any(pipe.left for pipe in open_pipes))):
+        if self._gone and (not open_pipes or (self._over and not any(pipe.left for pipe in open_pipes))):
             self._report()
 
     def expire(self) -> None:
         if self._gone:
-            self.deadline = None
+            self.deadline, self._over = None, True
             for pipe in self.pipes.values():
                 pipe.settle()
             self._settle()
@@ -508,7 +512,7 @@ class Program(Task):
                 pipe.close()
 
     def cancel(self) -> None:
-        self.runner.end(self.pid, self.run.id)
+        self.runner.end(0 if self._gone else self.pid, self.run.id)
         self._gone = 0.0
         self._close()
 
@@ -673,8 +677,7 @@ class Shell(Task):
 
     def leave(self) -> None:
         """End it, and what it began."""
-        if self.pid:
-            self._stop("signal", 137)
+        self._stop("signal", 137)
 
     def cancel(self) -> None:
         self._run = None
@@ -1751,16 +1754,15 @@ def main() -> None:
         user, group = told["user"]
         become(user, group, told["folders"])
     hide()
-    reading, writing = (fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 16) for each in (0, 1))
-    shelves = {name: fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 16) for name, each in told.get("shelves", {}).items()}
-    for each in told.get("shelves", {}).values():
-        os.close(each)
+    given = {"reading": 0, "writing": 1, **told.get("shelves", {})}
+    ours = {name: fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, _OURS) for name, each in given.items()}
+    os.closerange(3, _OURS)  # also what whoever started this process forgot to close
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, *range(3, 10)):  # so that no pipe has a number that a command's descriptor gets
         if number != null:
             os.dup2(null, number, inheritable=number < 3)
     os.set_inheritable(null, null < 3)
-    runner = Runner(reading, writing, shelves)
+    runner = Runner(ours.pop("reading"), ours.pop("writing"), ours)
     runner.link.send({"id": 0, "kind": "hello", "version": 1, "python": sys.version.split()[0]})
     runner.serve()
 

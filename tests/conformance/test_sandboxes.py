@@ -145,6 +145,14 @@ async def test_a_long_script_and_many_arguments(sandbox: Sandbox) -> None:
     assert len(many.stdout.head) == 500 * 1001
     too_many = await sandbox.exec(Exec(argv=("echo", "a" * 500_000)))
     assert not too_many.ok
+    with pytest.raises(SandboxPathError):
+        await sh(sandbox, "#" * (17 << 20))
+    session = await sandbox.session()
+    assert (await session.run("echo begun\n" + "# filler\n" * 20000 + "echo end")).stdout.text == "begun\nend\n"
+    for script in ("a\0b", "\ud800", "#" * (17 << 20)):
+        with pytest.raises(SandboxPathError):
+            await session.run(script)
+    assert (await session.run("echo still")).stdout.text == "still\n"
     assert "long" in too_many.stderr.text
 
 
@@ -323,7 +331,7 @@ async def test_the_first_process_is_out_of_reach(sandbox: Sandbox) -> None:
 for number in set(signal.Signals) - {signal.SIGCHLD}:
     try: os.kill(1, number)
     except OSError: pass
-for name in ("mem", "environ", "fd/0", "fd/16", "fd/17"):
+for name in ("mem", "environ", "fd/0", "fd/128", "fd/129"):
     for mode in ("rb", "wb"):
         try: open(f"/proc/1/{name}", mode).read(1); print("open", name)
         except OSError: pass
