@@ -1,19 +1,23 @@
 """A small task to be graded: a package with two faults, hidden tests of many kinds, and sandboxes to work in."""
 
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.metadata import files
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 from support.sandboxes import Place as Where
 
 from palaestra.envs.swe.grade import Grade
 from palaestra.envs.swe.grading import grade
+from palaestra.envs.swe.hunks import patch
 from palaestra.envs.swe.instance import Instance
 from palaestra.envs.swe.workspace import prepare
 from palaestra.sandboxes.core import Backend, Sandbox
+from palaestra.sandboxes.spec import MIB, Limits
 
 CODE = '''"""A stack."""
 
@@ -90,8 +94,9 @@ PASS_TO_PASS = tuple(
 )
 
 
+@cache
 def make_instance(folder: Path) -> Instance:
-    """The task, with its files below `folder`."""
+    """The task, with its files below `folder`, which are written once."""
     lay(folder / "base", {"src/stack.py": CODE, "tests/test_stack.py": "def test_old(): pass\n", "README": "A stack."})
     lay(folder / "tests", {"tests/test_stack.py": TESTS})
     for package in ("pytest", "pluggy", "iniconfig", "packaging", "pygments"):
@@ -109,6 +114,14 @@ def make_instance(folder: Path) -> Instance:
         pass_to_pass=PASS_TO_PASS,
         test_seconds=30.0,
     )
+
+
+def read_instance(params: Mapping[str, Any]) -> Instance:
+    """For tasks of the format `sealed`: with limits that attackers reach soon."""
+    limits = Limits(memory=256 * MIB, disk=48 * MIB, pids=48, flood=64 * MIB)
+    gold = patch({"src/stack.py": CODE.encode()}, {"src/stack.py": MENDED.encode()})
+    made = make_instance(Path(params["folder"]))
+    return replace(made, limits=limits, image=params["image"], gold_patch=gold, test_seconds=15.0)
 
 
 def lay(folder: Path, tree: dict[str, str]) -> None:
