@@ -101,6 +101,8 @@ class Visit:
             await self._send(Hello(SPEECH, self._tenant.key, self._tenant.grace))
             while (message := await self._socket.receive()).type is WSMsgType.BINARY:
                 self._take(message.data)
+            if message.type is WSMsgType.TEXT:
+                raise DataError("frames are binary here")
             self.farewell = message.type is WSMsgType.CLOSE and message.data == WSCloseCode.OK
         except DataError as error:
             await self.end(WSCloseCode.POLICY_VIOLATION, str(error))
