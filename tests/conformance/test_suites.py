@@ -10,6 +10,7 @@ import pytest
 from palaestra.envs.card import SuiteCard
 from palaestra.envs.checks.supervisor import unbuilt
 from palaestra.envs.registry import make, spec
+from palaestra.envs.swe.index import UnreachableError
 from palaestra.envs.tasks import load_suite, suite_card, suite_names
 from palaestra.errors import MissingExtraError
 
@@ -76,6 +77,6 @@ def test_the_first_task_begins_and_offers_what_the_card_says(name: str) -> None:
 
     try:
         admissible, oracle, success = asyncio.run(begin())
-    except MissingExtraError as error:
+    except (MissingExtraError, UnreachableError) as error:
         pytest.skip(str(error))
     assert (admissible, oracle, success) == (card.admissible, card.oracle, False)

@@ -7,7 +7,7 @@ CARD = SuiteCard(
     summary="repositories with a problem to mend, with shell, view, search, edit and patch, judged by sealed tests",
     env="swe/Repository-v0",
     levels=("releases",),
-    splits={"train": None, "validation": None, "test": None},
+    splits={"train": 39, "validation": 6, "test": 17},
     determinism="noisy",
     oracle=True,
     rewards="1 where all tests pass, else 0; or the share of tests that begin to pass",
@@ -15,7 +15,7 @@ CARD = SuiteCard(
     action="message",
     max_turns=50,
     needs="bubblewrap or a Docker engine; sources from the package index; for other levels: files of yours",
-    licence="the packages' own, named by each task; Harbor's and SWE-bench's: their authors'",
+    licence="the packages' own, MIT or BSD-3-Clause; Harbor's and SWE-bench's: their authors'",
     source="after SWE-bench, arXiv 2310.06770, and Harbor's task format",
     page="environments/swe.md",
 )

@@ -51,6 +51,7 @@ def test_a_task_names_what_its_package_has(package: Package, task: Entry) -> Non
 
 def test_packages_are_those_that_are_described_and_may_be_used() -> None:
     described = {source.project: source for source in PACKAGES}
+    assert sorted(described) == [package.project for package in manifest().packages]
     for package in manifest().packages:
         source = described[package.project]
         for field in ("licence", "split", "source", "tests", "path", "notes"):
