@@ -119,7 +119,7 @@ class Bench:
     def __init__(self, package: Package, site: Path, sandboxes: Sandboxes) -> None:
         self.package, self._sandboxes = package, sandboxes
         self._suite = Suite(
-            site=site, command=command(package), env=environment(package), limits=LIMITS, seconds=LIMITS.seconds
+            site=site, command=command(package), env=environment(package), limits=LIMITS, seconds=600.0
         )
         self._trees: dict[str, Tree] = {}
 
@@ -203,7 +203,7 @@ class Pair:
         dropped = (self.passing & unstable) | (self.passing - gold)
         if not second.outcomes or not failing or len(self.passing - failing - dropped) < self.choice.least_passing:
             return None
-        seconds = float(max(60, min(600, round(100 * max(first.seconds, second.seconds), -1))))
+        seconds = float(max(180, min(600, round(100 * max(first.seconds, second.seconds), -1))))
         return Entry(name, self.before, self.after, tuple(sorted(failing)), hunk, tuple(sorted(dropped)), seconds)
 
     def _hunks(self) -> list[tuple[HunkName, Hunk]]:

@@ -68,8 +68,8 @@ class Entry(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     """What is taken back in `after`; `None`: the working tree is `before` as released."""
     dropped: tuple[str, ...] = ()
     """Ids of tests that pass in `after` and yet say nothing here: they fail with the gold patch, or come and go."""
-    seconds: float = 120.0
-    """That the tests may take: a hundred times what they took."""
+    seconds: float = 180.0
+    """That the tests may take: a hundred times what they took, but at least three and at most ten minutes."""
 
     @property
     def kind(self) -> str:
