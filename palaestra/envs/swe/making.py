@@ -118,9 +118,7 @@ class Bench:
 
     def __init__(self, package: Package, site: Path, sandboxes: Sandboxes) -> None:
         self.package, self._sandboxes = package, sandboxes
-        self._suite = Suite(
-            site=site, command=command(package), env=environment(package), limits=LIMITS, seconds=600.0
-        )
+        self._suite = Suite(site=site, command=command(package), env=environment(package), limits=LIMITS, seconds=600.0)
         self._trees: dict[str, Tree] = {}
 
     def tree(self, version: str) -> Tree:
