@@ -109,13 +109,14 @@ class DockerBackend(Backend):
             runtime=self._runtime,
         )
         try:
-            with self.engine.asking(original.name) as docker:
-                container = await settled(docker.containers.create(config, name=id))
-                attachment = await Attachment.open(docker, container.id)
-                sandbox = DockerSandbox(self, id, spec, images, attachment)
-                self._sandboxes.add(sandbox)
-                await settled(container.start())
-            await self._ready(sandbox)
+            async with self.engine.governor.turn("start"):
+                with self.engine.asking(original.name) as docker:
+                    container = await settled(docker.containers.create(config, name=id))
+                    attachment = await Attachment.open(docker, container.id)
+                    sandbox = DockerSandbox(self, id, spec, images, attachment)
+                    self._sandboxes.add(sandbox)
+                    await settled(container.start())
+                await self._ready(sandbox)
         except BaseException:
             await settled(self._abandon(id))
             raise

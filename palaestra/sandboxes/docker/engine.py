@@ -11,6 +11,7 @@ from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 
 from palaestra.sandboxes.docker.failures import FAILURES, absent, explain
+from palaestra.sandboxes.governor import Governor
 
 _TIMEOUT = aiohttp.ClientTimeout(total=180.0, sock_connect=10.0)
 """Of one request. What takes longer (pulling, committing) says so itself."""
@@ -23,6 +24,8 @@ class Engine:
     def __init__(self, host: str = "") -> None:
         self.host = host or os.environ.get("DOCKER_HOST", "")
         """Such as `unix:///run/docker.sock`; empty: where Docker's contexts say, or at the usual sockets."""
+        self.governor = Governor()
+        """How much it is asked for at once."""
         self._docker: Docker | None = None
         self._connector: aiohttp.BaseConnector | None = None
 

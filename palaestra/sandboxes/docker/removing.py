@@ -23,8 +23,9 @@ async def remove_container(engine: Engine, name: str) -> None:
     """
     with engine.asking() as docker:
         container = docker.containers.container(name)
-        with absence():
-            await container.delete(force=True, v=True)
+        async with engine.governor.turn():
+            with absence():
+                await container.delete(force=True, v=True)
         with absence():
             await container.wait(condition="removed", timeout=aiohttp.ClientTimeout(total=_SECONDS))
 
