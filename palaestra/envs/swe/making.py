@@ -131,10 +131,9 @@ class Bench:
         """All tests that lie in a tree, over the code in it."""
         return self._sandboxes.run(self._suite, tree)
 
-    def passed_twice(self, tree: Mapping[str, bytes]) -> tuple[frozenset[str], frozenset[str]]:
-        """The tests that passed in both of two runs, and in any of them."""
-        first, second = self.run(tree).passed, self.run(tree).passed
-        return first & second, first | second
+    def passed_twice(self, tree: Mapping[str, bytes]) -> frozenset[str]:
+        """The tests that passed in both of two runs."""
+        return self.run(tree).passed & self.run(tree).passed
 
 
 class Pair:
@@ -145,7 +144,7 @@ class Pair:
         self.before, self.after = before, after
         self.old, self.new = bench.tree(before), bench.tree(after)
         self.tests = below(self.new, self.package.tests)
-        passing, _ = bench.passed_twice(self.new)
+        passing = bench.passed_twice(self.new)
         self.passing = passing if len(passing) >= choice.least_passing else frozenset[str]()
 
     def tasks(self, say: Say) -> list[Entry]:
@@ -195,7 +194,7 @@ class Pair:
         if not first.outcomes or not 0 < len(self.passing - first.passed) <= most:
             return None
         second = self.bench.run(base)
-        gold, _ = (self.passing, None) if solved is None else self.bench.passed_twice(solved)
+        gold = self.passing if solved is None else self.bench.passed_twice(solved)
         failing = (self.passing - first.passed - second.passed) & gold
         unstable = first.passed ^ second.passed
         dropped = (self.passing & unstable) | (self.passing - gold)
