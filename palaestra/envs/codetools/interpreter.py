@@ -79,6 +79,7 @@ class Interpreter:
         """Start it; why that cannot be done."""
         self._heard.expect("0", "r")
         self._life = asyncio.create_task(self._place.exec(self._exec, self._heard.hear))
+        self._life.add_done_callback(_seen)
         await self._until(until)
         if self._heard.ended.is_set():
             return ""
@@ -232,6 +233,12 @@ def _words(result: ExecResult, limits: CodeLimits) -> str:
             return f"it used more than {limits.cpu_seconds} s of processor time"
         return f"it was ended by signal {number}"
     return f"it exited with code {result.exit_code}"
+
+
+def _seen(life: asyncio.Task[ExecResult]) -> None:
+    """What became of an interpreter is for the next call to tell, and there may be none."""
+    if not life.cancelled():
+        life.exception()
 
 
 @lru_cache(1)

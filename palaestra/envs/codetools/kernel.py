@@ -16,6 +16,8 @@ _FRAMES, _LINES = 200, 24
 """Of a traceback: the innermost that are looked at; those of its text that are shown."""
 _REPR = 100_000
 """Characters of a value that are shown, lest showing one be a flood."""
+_SPARE, _PLENTY = 8 << 20, 32 << 20
+"""Bytes, which are not touched and so take address space only."""
 _SEEDED = ("random", "numpy.random")
 
 
@@ -27,6 +29,7 @@ class Kernel:
         self._pid = os.getpid()
         self._names = _fresh_main()
         self._seeded: set[str] = set()
+        self._spare: bytearray | None = None
         _limit(memory)
         os.dup2(1, 2)  # one stream, so that lines keep their order
         os.mkfifo(pipe, 0o600)
@@ -44,6 +47,7 @@ class Kernel:
             code = self._bytes(int(length))
             _streams(self._out)
             _limit_cpu(int(cpu))
+            self._save()
             self._tell(number, "b")
             went = self._run(code, f"<cell {number}>")
             _flush()
@@ -59,9 +63,18 @@ class Kernel:
         except SystemExit as ending:
             return _exited(ending)
         except BaseException as error:
+            self._spare = None
             _explain(error)
             return False
         return True
+
+    def _save(self) -> None:
+        """Put memory aside, of which there is plenty: what is done after code has used up all else takes some."""
+        try:
+            if self._spare is None and bytearray(_PLENTY):
+                self._spare = bytearray(_SPARE)
+        except MemoryError:
+            self._spare = None
 
     def _seed(self, code: bytes) -> None:
         """Seed the generators that code may draw from, so that it prints the same whenever it is run again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from palaestra.envs.codetools.bash import BashTool
 from palaestra.envs.codetools.limits import CodeLimits
 from palaestra.envs.codetools.outcome import Outcome
 from palaestra.envs.codetools.python import PythonTool
-from palaestra.envs.codetools.supply import turn
+from palaestra.envs.codetools.supply import gate
 from palaestra.envs.codetools.where import find_where
 from palaestra.envs.codetools.workplace import Workplace
 from palaestra.errors import ReplayError, UnknownNameError
@@ -75,7 +76,8 @@ class CodeTools:
         self.names, self._limits = names, limits or CodeLimits()
         self._where = find_where(where, image, settings)
         self._state, self._behind = CodeState(), tuple[Made, ...]()
-        self._workplace, self._tools = self._equipped({})
+        self._workplace = Workplace(self._where, self._limits)
+        self._tools = {name: _TOOLS[name](self._workplace, self._limits) for name in names}
 
     def schemas(self) -> list[dict[str, Any]]:
         """For `Env.tools`."""
@@ -91,8 +93,7 @@ class CodeTools:
         Args:
             files: what is in the work folder from the beginning: path there -> content.
         """
-        await self.close()
-        self._begin(CodeState(files=dict(files or {})))
+        await self.restore(CodeState(files=dict(files or {})))
 
     async def call(self, name: str, argument: str) -> Outcome:
         """Make a call. What the code does wrong is in the outcome.
@@ -104,7 +105,7 @@ class CodeTools:
         """
         if name not in self._tools:
             raise UnknownNameError("code tool", name, self._tools)
-        async with turn(self._where):
+        async with gate() if self._where.local else nullcontext():
             await self._catch_up()
             outcome = await self._tools[name].call(argument)
         made = Made(name, argument, outcome.ok, bool(outcome.stopped))
@@ -117,23 +118,21 @@ class CodeTools:
 
     async def restore(self, state: CodeState) -> None:
         """Go on from `state`. Its calls are made again, in a fresh sandbox, when the next call is."""
-        await self.close()
-        self._begin(state)
+        await self._leave(state)
 
     async def close(self) -> None:
-        """End the episode's sandbox and all in it. May be called more than once; a later call begins from nothing."""
+        """End the episode's sandbox and all in it. May be called more than once; `call` brings all back."""
+        try:
+            await self._leave(self._state)
+        finally:
+            await self._workplace.close()
+
+    async def _leave(self, state: CodeState) -> None:
+        """End the sandbox; the next call finds one that stands at `state`."""
+        self._state, self._behind = state, state.calls
         for tool in self._tools.values():
             await tool.close()
-        await self._workplace.close()
-        self._behind = self._state.calls
-
-    def _begin(self, state: CodeState) -> None:
-        self._state, self._behind = state, state.calls
-        self._workplace, self._tools = self._equipped(state.files)
-
-    def _equipped(self, files: Mapping[str, bytes]) -> tuple[Workplace, dict[str, PythonTool | BashTool]]:
-        workplace = Workplace(self._where, self._limits, files)
-        return workplace, {name: _TOOLS[name](workplace, self._limits) for name in self.names}
+        await self._workplace.begin(state.files)
 
     async def _catch_up(self) -> None:
         """Make the calls again that this sandbox has not seen."""
@@ -141,7 +140,7 @@ class CodeTools:
             for number, made in enumerate(self._behind, 1):
                 await self._again(number, made)
         except BaseException:
-            await self.close()
+            await self._leave(self._state)
             raise
         self._behind = ()
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from palaestra.envs.codetools.limits import CodeLimits
 from palaestra.envs.codetools.place import Place, Unconfined
-from palaestra.envs.codetools.supply import supplied
+from palaestra.envs.codetools.supply import Source, borrow
 from palaestra.envs.codetools.where import NOWHERE, Where
 from palaestra.errors import EnvError
 from palaestra.sandboxes.core import Sandbox
@@ -15,21 +15,27 @@ from palaestra.sandboxes.core import Sandbox
 class Workplace:
     """A place, or the promise of one."""
 
-    def __init__(self, where: Where, limits: CodeLimits, files: Mapping[str, bytes]) -> None:
+    def __init__(self, where: Where, limits: CodeLimits) -> None:
         """See the class.
 
         Args:
             where: what starts it.
             limits: of the sandbox.
-            files: what is in the work folder from the beginning: path there -> content.
         """
-        self.where, self._limits, self._files = where, limits, files
+        self.where, self._limits = where, limits
+        self._files: Mapping[str, bytes] = {}
         self._place: Place | None = None
+        self._source: Source | None = None
 
     @property
     def temporary(self) -> str:
         """A folder there that can be written."""
         return str(self._place.folder) if isinstance(self._place, Unconfined) else "/tmp"
+
+    async def begin(self, files: Mapping[str, bytes]) -> None:
+        """Leave the place where there is one; the next has these files in its work folder: path there -> content."""
+        await self.leave()
+        self._files = files
 
     async def place(self) -> Place:
         """The place, started if need be.
@@ -60,13 +66,24 @@ class Workplace:
             raise EnvError("a shell runs in a sandbox only; take bubblewrap or docker")
         return place
 
-    async def close(self) -> None:
-        """Close what was started. May be called more than once, and used again afterwards."""
+    async def leave(self) -> None:
+        """Close the place."""
         place, self._place = self._place, None
         if place is not None:
             await place.close()
 
+    async def close(self) -> None:
+        """Close the place, and what starts places. May be called more than once, and used again afterwards."""
+        try:
+            await self.leave()
+        finally:
+            source, self._source = self._source, None
+            if source is not None:
+                await source.give_back()
+
     async def _started(self) -> Place:
         if self.where.name == NOWHERE:
             return Unconfined(self._limits)
-        return await supplied(self.where, self._limits.spec(self.where.image))
+        if self._source is None:
+            self._source = borrow(self.where, self._limits.spec(self.where.image))
+        return await self._source.take()

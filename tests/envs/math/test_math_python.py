@@ -110,7 +110,7 @@ def test_the_packages_of_this_interpreter_are_there(sandbox: str) -> None:
 
 def test_code_that_is_stopped_shows_nothing_of_how_far_it_came() -> None:
     async def play() -> Any:
-        async with make(ID, cpu_seconds=1) as env:
+        async with make(ID, cpu_seconds=1, seconds=120) as env:
             await env.reset(task=TASK)
             return await env.step("<python>print('so far')\nwhile True: pass</python>")
 
