@@ -1,6 +1,7 @@
 """Scripted sandboxes: replies from code, files in memory, and what is said where nothing is written down."""
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -189,3 +190,9 @@ def test_a_file_that_is_no_recording_is_a_data_error(tmp_path: Path, content: by
         ScriptedBackend(tmp_path / "file")
     with pytest.raises(DataError, match="recording"):
         ScriptedBackend(str(tmp_path / "absent"))
+
+
+def test_the_example_of_the_documentation_prints_what_the_page_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "sandboxes" / "scripted.md").read_text(encoding="utf-8")
+    exec(compile(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], "scripted.md", "exec"), {})
+    assert capsys.readouterr().out == re.findall(r"```text\n(.*?)```", page, re.DOTALL)[0]
