@@ -128,20 +128,19 @@ class Decoys:
         ways = [*self._last(body, random)] or [*self._appended(body, random)]
         random.shuffle(ways)
         ways.sort(key=lambda way: way[0])
-        return next((edits for _, edits in ways if self._sound(edits)), None)
+        return next((edits for _, edits in ways if self._sound(node, edits)), None)
 
     def altered(self, alterations: Sequence[Alteration]) -> str:
         """The source with these functions as decoys."""
-        edits = sorted(edit for alteration in alterations for edit in alteration)
-        parts, at = [], 0
-        for edit in edits:
-            parts += [self.source[at : edit.start], edit.text]
-            at = edit.stop
-        return "".join([*parts, self.source[at:]])
+        return _edited(self.source, [edit for alteration in alterations for edit in alteration])
 
-    def _sound(self, edits: Alteration) -> bool:
+    def _sound(self, node: _Function, edits: Alteration) -> bool:
+        """Whether the function can still be read; the rest of the file stays as it is."""
+        start, stop = self._text.line(node.lineno).start, self._text.line(node.end_lineno or node.lineno).stop
+        moved = [Edit(edit.start - start, edit.stop - start, edit.text) for edit in edits]
+        head = "class _:\n" if node.col_offset else ""
         try:
-            ast.parse(self.altered([edits]))
+            ast.parse(head + _edited(self.source[start:stop], moved))
         except (SyntaxError, ValueError):
             return False
         return True
@@ -247,6 +246,14 @@ class Decoys:
 
     def _replace(self, node: ast.expr, text: str) -> Edit:
         return Edit(self._text.start(node), self._text.stop(node), text)
+
+
+def _edited(source: str, edits: Iterable[Edit]) -> str:
+    parts, at = [], 0
+    for edit in sorted(edits):
+        parts += [source[at : edit.start], edit.text]
+        at = edit.stop
+    return "".join([*parts, source[at:]])
 
 
 class _Line(NamedTuple):

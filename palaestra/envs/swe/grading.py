@@ -11,6 +11,7 @@ and as a decoy that every truthful program fails (`decoys`). A test counts as pa
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 import time
 from collections.abc import Sequence
@@ -92,7 +93,8 @@ class _Grading:
             async with await self.fresh() as sandbox:
                 place = Place(sandbox, self.instance)
                 await place.lay_tests()
-                rounds = plan(self.seen.required, await place.test_sources(), self.random, self.rounds)
+                sources = await place.test_sources()
+                rounds = await asyncio.to_thread(plan, self.seen.required, sources, self.random, self.rounds)
                 submission = await collect(final, self.instance, place.roots(), self.folder / "final")
                 self.seen.left_out = _told(submission, place)
                 await self._round(place, submission, rounds[0])
