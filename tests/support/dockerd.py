@@ -62,7 +62,7 @@ class Engine:
         self.log, self.pid_file = folder / "dockerd.log", folder / "pid"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, seconds: float = 60.0) -> None:
+    def start(self, seconds: float = 180.0) -> None:
         """Return when it answers; its log is in the message when it does not."""
         self.folder.mkdir(parents=True, exist_ok=True)
         command = ["dockerd", "--data-root", self.data, "--exec-root", self.folder / "exec", "--host", self.host]
