@@ -119,6 +119,7 @@ class Attempt:
         over = bool(step[2] or step[3])
         if not over and len(self.record.steps) >= self.limits.max_turns:
             self.record.steps[-1].truncated = over = True
+        self._keep_patch(self.info)
         return over
 
     async def grade(self) -> None:
@@ -130,6 +131,7 @@ class Attempt:
         self.record.steps[-1].reward += reward
         self.record.total_reward += reward
         self.record.success = bool(verdict.success)
+        self._keep_patch(verdict.info)
 
     async def branch(self, episode: Episode) -> bool:
         """Prepare another attempt that stands where this one stood before its last decision, to go on as `episode`.
@@ -276,6 +278,10 @@ class Attempt:
         record.total_reward += reward
         record.success = _success(info, record.total_reward)
         record.final_observation, self.info = text, info
+
+    def _keep_patch(self, info: Info) -> None:
+        if isinstance(patch := info.get("patch"), str):
+            self.record.meta["patch"] = patch
 
     def _fail(self, status: Status, error: BaseException) -> None:
         record = self.record

@@ -26,7 +26,8 @@ Info = dict[str, Any]
 `invalid` (bool): whether the last action was refused (not understood, or impossible here);
 `task_type` (str): the row under which evaluation reports the episode;
 `score` (float): what the task's rewards add up to so far;
-`tool` (dict): the tool that the last action called: `name`, `ok` (bool), and what else the tool tells of it.
+`tool` (dict): the tool that the last action called: `name`, `ok` (bool), and what else the tool tells of it;
+`patch` (str): at the end of an episode, the work as a diff; its record keeps it in `meta`.
 """
 
 

@@ -51,6 +51,8 @@ class State:
     plan: int = 0
     """How far the oracle's plan was followed."""
     over: bool = False
+    result: patch.Patch | None = None
+    """What was done, once it is over."""
     verdict: Verdict | None = None
 
 
@@ -157,8 +159,9 @@ class RepositoryEnv(Env[str, Any]):
 
             thorough = state.options.reward == "partial"
             found = await grade(state.instance, sandbox, fresh, thorough=thorough)
-            verdict = Verdict(paid(found, state.instance, state.options), found.solved, _told(found))
-            self._state = state = replace(state, verdict=verdict)
+            told = {**_told(found), **await self._result()}
+            verdict = Verdict(paid(found, state.instance, state.options), found.solved, told)
+            self._state = state = replace(self._playing, verdict=verdict)
         assert state.verdict is not None
         return state.verdict
 
@@ -244,7 +247,9 @@ class RepositoryEnv(Env[str, Any]):
 
     async def _result(self) -> Info:
         state = self._playing
-        made = await patch.changes(self._open, state.instance, state.commit)
+        made = state.result or await patch.changes(self._open, state.instance, state.commit)
+        if state.over:
+            self._state = replace(state, result=made)
         return {"patch": made.text, **({"patch_problem": made.problem} if made.problem else {})}
 
     async def _drop(self) -> None:

@@ -10,14 +10,14 @@ import shlex
 from typing import NamedTuple
 
 from palaestra.envs.swe.instance import Instance
-from palaestra.errors import SandboxError
+from palaestra.errors import SandboxError, SandboxPathError
 from palaestra.sandboxes.commands import Exec, ExecResult
 from palaestra.sandboxes.core import Sandbox
 
 MOST_BYTES = 8 * 1024 * 1024
 """Of a patch."""
-SECONDS = 120.0
-"""That git may take."""
+BEGIN_SECONDS, DIFF_SECONDS = 120.0, 30.0
+"""That git may take at the beginning, and at the end, where an agent may have left what it would read for hours."""
 AUTHOR = {
     "GIT_AUTHOR_NAME": "palaestra",
     "GIT_AUTHOR_EMAIL": "palaestra@localhost",
@@ -114,23 +114,31 @@ async def changes(sandbox: Sandbox, instance: Instance, commit: str) -> Patch:
     if not commit:
         return Patch("", f"{instance.repository} was no repository when the work began")
     left_out = [f":(top,exclude,literal){path}" for path in instance.test_paths]
-    result = await _run(sandbox, instance, _DIFF, commit, *left_out)
+    try:
+        result = await _run(sandbox, instance, _DIFF, commit, *left_out, seconds=DIFF_SECONDS)
+    except SandboxPathError as error:
+        return Patch("", f"git cannot tell what was changed: {error}")
     if result.stdout.dropped:
         return Patch("", f"the patch has more than {MOST_BYTES} bytes")
     if not result.ok:
-        why = " ".join(result.stderr.text.split())[-300:] or f"exit code {result.exit_code} ({result.ending})"
+        ended = (
+            f"it took longer than {DIFF_SECONDS:g} s" if result.ending == "timeout" else f"exit code {result.exit_code}"
+        )
+        why = " ".join(result.stderr.text.split())[-300:] or ended
         return Patch("", f"git cannot tell what was changed: {why}")
     return Patch((result.stdout.head + result.stdout.tail).decode("utf-8", "replace"))
 
 
-async def _run(sandbox: Sandbox, instance: Instance, script: str, base: str, *arguments: str) -> ExecResult:
+async def _run(
+    sandbox: Sandbox, instance: Instance, script: str, base: str, *arguments: str, seconds: float = BEGIN_SECONDS
+) -> ExecResult:
     head = f"base={shlex.quote(base)}\nlist=$(mktemp -u)\ntrap 'rm -f \"$list\"' EXIT\n"
     return await sandbox.exec(
         Exec(
             argv=("bash", "--norc", "-c", head + script, "bash", *arguments),
             cwd=instance.repository,
             env=_QUIET,
-            timeout=SECONDS,
+            timeout=seconds,
             output=2 * MOST_BYTES,
         )
     )

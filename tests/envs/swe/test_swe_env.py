@@ -15,7 +15,9 @@ from palaestra.agents.episode import Episode, RolloutLimits
 from palaestra.agents.rollout import rollout
 from palaestra.agents.scripted import ScriptedAgent
 from palaestra.envs.registry import make
+from palaestra.envs.swe import swebench
 from palaestra.errors import DataError, EnvError, SandboxError, UnknownNameError
+from palaestra.sandboxes.spec import MIB, Limits
 
 EDIT = """<edit>
 src/lists.py
@@ -309,6 +311,58 @@ def test_sandboxes_that_are_kept_ready_go_with_the_last_environment(rows: Path) 
         assert children() <= before
 
     run(play())
+
+
+def test_the_patch_is_in_the_record_of_the_episode(rows: Path) -> None:
+    async def play() -> None:
+        agent = ScriptedAgent([EDIT, "<submit></submit>"])
+        for turns in (2, 1):  # handed in, and cut off by the driver
+            limits = RolloutLimits(max_turns=turns)
+            (trajectory,) = await rollout([Episode(task=task_of(rows), id="e")], agent, make, limits)
+            assert trajectory.status == "ok"
+            assert not trajectory.success
+            assert "+    return sorted(numbers)[0]" in trajectory.meta["patch"]
+            assert trajectory.steps[0].tool == {"name": "edit", "ok": True}
+
+    run(play())
+
+
+HOSTILE = {
+    "a full disk": "head -c 100M /dev/zero > big; ls -l big | cut -d' ' -f5",
+    "forks without end": ":(){ :|:& };: 2>/dev/null; sleep 1",
+    "a gigabyte of output": "head -c 1G /dev/zero | tr '\\0' x",
+    "odd names": "touch $'new\\nline' $'tab\\t' -- '-rf' \"$(printf '\\377')\"",
+    "links and pipes": "ln -s / out; ln -s loop loop; mkfifo fifo src/fifo",
+    "a sparse file": "truncate -s 100G sparse",
+    "no git": "rm -rf .git; mkdir .git; touch .git/HEAD",
+    "no folder": "cd /; rm -rf /work/repo",
+    "a shell that ends": "exit 7",
+    "a shell that is killed": "kill -9 $$",
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("script", HOSTILE.values(), ids=list(HOSTILE))
+def test_whatever_an_agent_does_is_an_answer_and_a_verdict(
+    rows: Path, script: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swebench, "LIMITS", Limits(disk=64 * MIB, memory=512 * MIB, pids=64))
+
+    async def play() -> None:
+        before = children()
+        async with begun(task_of(rows, seconds=5)) as (env, _):
+            step = await env.step(f"<shell>{script}</shell>")
+            assert len(step.observation) < 9000
+            for action in ("<view></view>", "<search>smallest</search>", EDIT, "<shell>pwd</shell>"):
+                assert isinstance(await said(env, action), str)
+            step = await env.step("<submit></submit>")
+            assert isinstance(step.info["patch"], str)
+            verdict = await env.verify()
+            assert not verdict.success
+            assert verdict.info["reason"]
+        assert children() <= before
+
+    run(play(), 280)
 
 
 def test_bad_tasks_are_refused_before_anything_starts(rows: Path) -> None:
