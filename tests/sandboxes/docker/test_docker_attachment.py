@@ -3,7 +3,7 @@
 import asyncio
 import struct
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palaestra.sandboxes.docker.attachment import Output
@@ -11,6 +11,7 @@ from palaestra.sandboxes.docker.attachment import Output
 messages = st.lists(st.tuples(st.sampled_from([1, 2]), st.binary(max_size=40)), max_size=12)
 
 
+@settings(deadline=None)
 @given(messages, st.lists(st.integers(1, 30), max_size=40))
 def test_stdout_is_whole_however_it_is_cut(sent, cuts):
     frames = b"".join(struct.pack(">BxxxL", stream, len(data)) + data for stream, data in sent)

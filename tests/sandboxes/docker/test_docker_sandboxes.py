@@ -63,7 +63,7 @@ def run(test, host, **settings):
 
     async def inside():
         async with DockerBackend(host, **settings) as backend:
-            await asyncio.wait_for(test(backend), 120)
+            await asyncio.wait_for(test(backend), 240)
             lease = backend._lease.id
         assert things(host, lease) == []
 
@@ -285,7 +285,7 @@ def test_an_engine_behind_a_port(host):
                 (sibling,) = await sandbox.fork()
                 assert await told(sibling, "echo here") == "here\n"
 
-    asyncio.run(asyncio.wait_for(test(), 120))
+    asyncio.run(asyncio.wait_for(test(), 240))
 
 
 def test_without_aiodocker_the_extra_is_named():
