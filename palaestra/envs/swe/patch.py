@@ -121,10 +121,8 @@ async def changes(sandbox: Sandbox, instance: Instance, commit: str) -> Patch:
     if result.stdout.dropped:
         return Patch("", f"the patch has more than {MOST_BYTES} bytes")
     if not result.ok:
-        ended = (
-            f"it took longer than {DIFF_SECONDS:g} s" if result.ending == "timeout" else f"exit code {result.exit_code}"
-        )
-        why = " ".join(result.stderr.text.split())[-300:] or ended
+        late = f"it took longer than {DIFF_SECONDS:g} s" if result.ending == "timeout" else ""
+        why = late or " ".join(result.stderr.text.split())[-300:] or f"exit code {result.exit_code}"
         return Patch("", f"git cannot tell what was changed: {why}")
     return Patch((result.stdout.head + result.stdout.tail).decode("utf-8", "replace"))
 
