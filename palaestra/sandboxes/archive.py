@@ -7,9 +7,10 @@ can say any name of a file), and what belongs to it. Whoever unpacks trusts noth
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -23,6 +24,8 @@ T = TypeVar("T")
 
 PIECE = 64 * 1024
 """Most bytes that a stream is cut into."""
+BATCH = 16
+"""Pieces that are read or written in one go: each costs a change of threads."""
 MOST_BYTES = CHUNK + 64 * 1024
 """Of an entry and what belongs to it."""
 
@@ -38,7 +41,7 @@ async def pack(source: Path) -> AsyncIterator[AsyncIterator[bytes]]:
     """
     pieces = _pieces(source)
     try:
-        yield _in_threads(await in_thread(next, pieces, b""), pieces)
+        yield _in_threads(await in_thread(_some, pieces), pieces)
     finally:
         pieces.close()
 
@@ -62,12 +65,18 @@ async def unpacking(
     """
     files = Files(target, limit, all_links=all_links)
     unpacker = Unpacker(files)
+    held = bytearray()
 
     async def take(data: bytes) -> None:
-        await in_thread(unpacker.add, data)
+        nonlocal held
+        held += data
+        if len(held) >= BATCH * PIECE:
+            data, held = bytes(held), bytearray()
+            await in_thread(unpacker.add, data)
 
     try:
         yield take
+        await in_thread(unpacker.add, bytes(held))
         await in_thread(unpacker.finish)
     except BaseException:
         await in_thread(files.discard)
@@ -129,10 +138,15 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         raise
 
 
-async def _in_threads(piece: bytes, pieces: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
-    while piece:
-        yield piece
-        piece = await in_thread(next, pieces, b"")
+async def _in_threads(some: list[bytes], pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while some:
+        for piece in some:
+            yield piece
+        some = await in_thread(_some, pieces)
+
+
+def _some(pieces: Iterator[bytes]) -> list[bytes]:
+    return list(itertools.islice(pieces, BATCH))
 
 
 def _pieces(source: Path) -> Generator[bytes, None, None]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,12 +18,14 @@ from support.serving import Served
 
 from palaestra.errors import SandboxDaemonError
 from palaestra.sandboxes import reaper
+from palaestra.sandboxes.bubblewrap import BubblewrapBackend
 from palaestra.sandboxes.commands import Exec
 from palaestra.sandboxes.spec import SandboxSpec
 
 pytest.importorskip("aiohttp", reason="the extra 'remote' is not installed")
 
 from palaestra.sandboxes.remote.client import RemoteBackend
+from palaestra.sandboxes.remote.server import SandboxServer, ServerSettings
 
 pytestmark = needs_bubblewrap
 
@@ -30,6 +33,7 @@ CLIENT = """
 import asyncio, sys
 from palaestra.sandboxes.commands import Exec
 from palaestra.sandboxes.remote.client import RemoteBackend
+from palaestra.sandboxes.remote.server import SandboxServer, ServerSettings
 from palaestra.sandboxes.spec import SandboxSpec
 
 async def main():
@@ -65,7 +69,7 @@ def below(pid: int) -> list[int]:
 
 def run(work: Any) -> None:
     async def limited() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             await work
 
     asyncio.run(limited())
@@ -89,7 +93,7 @@ def test_a_client_that_is_killed_has_its_sandboxes_closed() -> None:
 
 def test_a_server_that_is_killed_leaves_what_the_reaper_removes(cache: Path, tmp_path: Path) -> None:
     big = tmp_path / "big"
-    big.write_bytes(os.urandom(200_000_000))
+    big.write_bytes(os.urandom(50_000_000))
 
     async def go(served: Served) -> None:
         backend = RemoteBackend(served.url)
@@ -118,7 +122,7 @@ def test_a_server_that_is_killed_leaves_what_the_reaper_removes(cache: Path, tmp
     assert list(cache.rglob("palaestra-*/it"))
     asyncio.run(reaper.reap())
     assert not list(cache.rglob("palaestra-*"))
-    assert asyncio.run(reaper.survey()).things == []
+    assert not [thing for thing in asyncio.run(reaper.survey()).things if thing.state in ("dead", "expired")]
 
 
 def test_a_slow_reader_does_not_make_the_server_grow() -> None:
@@ -133,7 +137,7 @@ def test_a_slow_reader_does_not_make_the_server_grow() -> None:
                 came += len(chunk.data)
                 await go_on.wait()
 
-            size = 200_000_000
+            size = 30_000_000
             work = [asyncio.create_task(one.exec(Exec(shell=f"head -c {size} /dev/zero"), slow)) for one in sandboxes]
             await asyncio.sleep(1.5)
             assert not any(task.done() for task in work)
@@ -142,15 +146,15 @@ def test_a_slow_reader_does_not_make_the_server_grow() -> None:
             go_on.set()
             await asyncio.gather(*work)
             assert came == 3 * size
-            assert resident(served.process.pid) - before < 32 * 2**20
-            assert resident(os.getpid()) - mine < 32 * 2**20
+            assert resident(served.process.pid) - before < 24 * 2**20
+            assert resident(os.getpid()) - mine < 24 * 2**20
 
     with serving_sandboxes() as served:
         run(go(served))
 
 
 def test_big_folders_pass_without_being_held(tmp_path: Path) -> None:
-    (tmp_path / "big").write_bytes(os.urandom(1_000_000) * 150)
+    (tmp_path / "big").write_bytes(os.urandom(24_000_000))
 
     async def go(served: Served) -> None:
         async with RemoteBackend(served.url) as backend:
@@ -159,7 +163,7 @@ def test_big_folders_pass_without_being_held(tmp_path: Path) -> None:
             before = resident(served.process.pid)
             await sandbox.upload(tmp_path / "big", "big")
             await sandbox.download("big", tmp_path / "back")
-            assert resident(served.process.pid) - before < 48 * 2**20
+            assert resident(served.process.pid) - before < 16 * 2**20
 
     with serving_sandboxes() as served:
         run(go(served))
@@ -180,3 +184,32 @@ def test_it_stops_in_order_though_commands_run(number: signal.Signals) -> None:
             assert b"the server was stopped" in client.communicate(timeout=20)[1]
         assert inside
         assert not any(Path(f"/proc/{pid}").exists() for pid in inside)
+
+
+def test_the_example_of_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "sandboxes" / "remote.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    with serving_sandboxes() as served:
+        exec(compile(example.replace("http://127.0.0.1:8643", served.url), "remote.md", "exec"), {})
+    assert capsys.readouterr().out == "42\n\n"
+
+
+def test_a_client_that_falls_silent_is_noticed() -> None:
+    """It is frozen: its connection stays, and nothing comes over it."""
+
+    async def go() -> None:
+        settings = ServerSettings(port=0, heartbeat_seconds=0.4, grace_seconds=0.2)
+        async with SandboxServer(BubblewrapBackend(), settings) as server:
+            command = [sys.executable, "-c", CLIENT, server.url, "exec sleep 1000"]
+            client = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+            assert client.stdout is not None
+            assert await client.stdout.readline() == b"ready\n"
+            await asyncio.sleep(1.5)
+            assert server.sandboxes == 3  # who answers may stay
+            client.send_signal(signal.SIGSTOP)
+            while server.sandboxes:
+                await asyncio.sleep(0.05)
+            client.kill()
+            await client.communicate()
+
+    run(go())
