@@ -116,13 +116,14 @@ class _BubblewrapSandbox(AttachedSandbox):
 
     def __init__(
         self,
+        id: str,
         spec: SandboxSpec,
         link: Link,
         process: subprocess.Popen[bytes],
         shelf: IO[bytes],
         backend: BubblewrapBackend,
     ) -> None:
-        super().__init__(f"bubblewrap-{secrets.token_hex(6)}", spec, link)
+        super().__init__(id, spec, link)
         self._process, self._shelf, self._backend = process, shelf, backend
         self._packing = asyncio.Lock()
         self._closing: asyncio.Task[None] | None = None
@@ -212,7 +213,8 @@ async def _launch(
             shelves = {"shelf": shelf.fileno()}
             if files:
                 shelves["given"] = given.enter_context(open(f"/proc/self/fd/{files.fileno()}", "rb")).fileno()
-            process = await started(spec, turn, theirs.fileno(), errors, shelves, lease.environment())
+            id = f"bubblewrap-{secrets.token_hex(6)}"
+            process = await started(spec, turn, theirs.fileno(), errors, shelves, lease.environment(id))
         try:
             reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 22)
         except BaseException:
@@ -220,7 +222,7 @@ async def _launch(
             process.wait()
             raise
         stack.pop_all()
-        made = _BubblewrapSandbox(spec, Link(StreamWire(reader, writer)), process, shelf, backend)
+        made = _BubblewrapSandbox(id, spec, Link(StreamWire(reader, writer)), process, shelf, backend)
         try:
             async with asyncio.timeout(_START):
                 await made.configure(rlimits(spec), spec.limits.memory)

@@ -21,7 +21,10 @@ _SECONDS = 120.0
 """For one request to the engine: removing a container takes long where the machine is busy."""
 _FILTER = {"label": [LABEL]}
 _GONE, _CONFLICT = 404, 409
-_IN_USE_SECONDS = 5.0
+_IN_USE_SECONDS = {"container": 60.0}
+"""How long it is tried again to remove what is in use, or is being removed by the engine itself; 5 for all the rest."""
+_UNREACHABLE = 900
+"""The status that aiodocker gives to an engine that it cannot connect to."""
 
 
 class DockerKeeper:
@@ -43,7 +46,7 @@ class DockerKeeper:
         """See `Keeper.remove`."""
         from aiodocker import DockerError
 
-        end = time.monotonic() + _IN_USE_SECONDS
+        end = time.monotonic() + _IN_USE_SECONDS.get(thing.kind, 5.0)
         async with _told(f"cannot remove {thing.kind} {thing.name}"):
             while True:
                 try:
@@ -111,6 +114,8 @@ async def _told(what: str) -> AsyncIterator[None]:
     try:
         yield
     except (DockerError, aiohttp.ClientError, OSError, ValueError, AssertionError, TimeoutError) as error:
+        if isinstance(error, DockerError) and error.status != _UNREACHABLE:
+            raise SandboxDaemonError(f"{what}: {error.message}") from error
         reason = error.message if isinstance(error, DockerError) else str(error) or "no socket is where it should be"
         raise SandboxDaemonError(f"{what}: {reason}; is it running, and is DOCKER_HOST right?") from error
 

@@ -35,6 +35,8 @@ EXPIRES_LABEL = "palaestra.expires"
 
 VARIABLE = "PALAESTRA_LEASE"
 """Name of the variable that holds a lease's id, in processes."""
+SANDBOX_VARIABLE = "PALAESTRA_SANDBOX"
+"""Name of the variable that holds a sandbox's id, in its first process."""
 
 State = Literal["alive", "expired", "dead", "elsewhere"]
 """Of a lease: its process lives; it does, but too long; it does not; or it is kept in a folder that is not this one."""
@@ -122,9 +124,9 @@ class Lease:
         expires = {} if seconds is None else {EXPIRES_LABEL: f"{time.time() + seconds:.0f}"}
         return {LABEL: self.id, **expires}
 
-    def environment(self) -> dict[str, str]:
-        """Variable for a process that belongs to this lease, by which it is found should it outlive its holder."""
-        return {VARIABLE: self.id}
+    def environment(self, sandbox: str) -> dict[str, str]:
+        """Variables for the process of a sandbox, by which it is found, also should it outlive its holder."""
+        return {VARIABLE: self.id, SANDBOX_VARIABLE: sandbox}
 
     def folder(self) -> Path:
         """A folder for what belongs to this lease, made at the first call and removed by `close` or the reaper.

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from palaestra.errors import SandboxDaemonError
-from palaestra.sandboxes.leases import VARIABLE, folders_folder
+from palaestra.sandboxes.leases import SANDBOX_VARIABLE, VARIABLE, folders_folder
 from palaestra.sandboxes.removal import remove_tree
 from palaestra.sandboxes.things import Thing
 
@@ -35,21 +35,23 @@ class LocalKeeper:
 
 def _processes() -> Iterator[Thing]:
     """The first of each family: what it has started goes with it."""
-    marked = {pid: lease for pid in _pids() if (lease := _lease_of(pid))}
+    marked = {pid: lease for pid in _pids() if (lease := _variable(pid, VARIABLE))}
     for pid, lease in marked.items():
         if marked.get(_parent(pid)) != lease:
             with suppress(OSError):
-                yield Thing(f"{pid}", "process", "local", lease, created=Path(f"/proc/{pid}").stat().st_mtime)
+                title, created = _variable(pid, SANDBOX_VARIABLE), Path(f"/proc/{pid}").stat().st_mtime
+                yield Thing(f"{pid}", "process", "local", lease, title=title, created=created)
 
 
 def _pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
 
 
-def _lease_of(pid: int) -> str:
+def _variable(pid: int, name: str) -> str:
+    """What a process was started with, which only its own user can read; empty: without it."""
     with suppress(OSError):
         variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        mark = f"{VARIABLE}=".encode()
+        mark = f"{name}=".encode()
         return next((each[len(mark) :].decode("ascii", "replace") for each in variables if each.startswith(mark)), "")
     return ""
 
@@ -63,7 +65,7 @@ def _parent(pid: int) -> int:
 def _kill(thing: Thing) -> None:
     """Kill a process and all that came of it, unless its number is another's by now."""
     first = int(thing.name)
-    if _lease_of(first) != thing.lease:
+    if _variable(first, VARIABLE) != thing.lease:
         return
     family, parents = {first}, {pid: _parent(pid) for pid in _pids()}
     while more := {pid for pid, parent in parents.items() if parent in family} - family:

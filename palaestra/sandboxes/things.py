@@ -25,6 +25,8 @@ class Thing(Struct, frozen=True):
     """Which keeper found it."""
     lease: str
     """As its label says, which anybody may have written."""
+    title: str = ""
+    """What people know it by, such as a sandbox's id, where that is not its name."""
     image: str = ""
     """Of a container, what it was started from."""
     created: float | None = None

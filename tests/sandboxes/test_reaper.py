@@ -21,7 +21,7 @@ from palaestra.sandboxes.things import Thing
 
 FOLDER = "(lease.folder() / 'one').mkdir(); (lease.folder() / 'one' / 'file').touch(); (lease.folder() / 'two').touch()"
 PROCESS = """
-child = subprocess.Popen(["sh", "-c", "sleep 60 & wait"], env={**os.environ, **lease.environment()})
+child = subprocess.Popen(["sh", "-c", "sleep 60 & wait"], env={**os.environ, **lease.environment("sandbox-1")})
 """
 
 
@@ -36,8 +36,10 @@ def reap(*ids, **more):
     return asyncio.run(reaper.reap(ids, **more))
 
 
-def survey():
-    return asyncio.run(reaper.survey()).things
+def survey(*ids):
+    """Things of this test's own leases, and of these: others use the machine too."""
+    found = asyncio.run(reaper.survey()).things
+    return [thing for thing in found if thing.state != "elsewhere" or thing.lease in ids]
 
 
 def runs(pid):
@@ -71,7 +73,7 @@ def test_processes_go_with_what_they_started():
     with Holder(PROCESS) as holder:
         until(lambda: len(survey()) == 1)
         (thing,) = survey()
-        assert (thing.kind, thing.state) == ("process", "alive")
+        assert (thing.kind, thing.state, thing.title) == ("process", "alive", "sandbox-1")
         holder.kill()
         children = Path(f"/proc/{thing.name}/task/{thing.name}/children")
         until(lambda: children.read_text())
@@ -111,7 +113,7 @@ def test_what_other_caches_hold_is_left_alone(monkeypatch, tmp_path, cache):
         monkeypatch.setenv("PALAESTRA_CACHE", str(tmp_path / "other"))
         (tmp_path / "other" / "sandboxes").mkdir(parents=True)
         (tmp_path / "other" / "sandboxes" / "folders").symlink_to(cache / "sandboxes" / "folders")
-        assert {thing.state for thing in survey()} == {"elsewhere"}
+        assert {thing.state for thing in survey(holder.id)} == {"elsewhere"}
         assert reap().removed == []
         assert len(reap(holder.id).removed) == 2, "named, it goes"
 
@@ -223,8 +225,9 @@ def test_ps_shows_who_holds_what_and_what_is_left_over(capsys):
         assert "docker left out" in shown.err
         assert main(["sandboxes", "ps", "--json"]) == 0
         said = json.loads(capsys.readouterr().out)
-        assert sorted(thing["state"] for thing in said["things"]) == ["alive", "alive", "dead", "dead"]
-        assert said["things"][0]["holder"]["command"].startswith("python")
+        ours = [thing for thing in said["things"] if thing["lease"] in (holder.id, killed.id)]
+        assert sorted(thing["state"] for thing in ours) == ["alive", "alive", "dead", "dead"]
+        assert ours[0]["holder"]["command"].startswith("python")
         assert "nowhere/docker.sock" in said["unseen"]["docker"]
 
 
@@ -237,8 +240,16 @@ def test_reap_removes_and_says_so(capsys):
         assert "removed 2" in capsys.readouterr().out
         assert main(["sandboxes", "reap", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["removed"] == []
-        assert main(["sandboxes", "ps"]) == 0
-        assert "no sandboxes" in capsys.readouterr().out
+        assert survey() == []
+
+
+def test_ps_says_when_there_is_nothing(capsys, monkeypatch):
+    async def none(stack):
+        return [], {}
+
+    monkeypatch.setattr(reaper, "_keepers", none)
+    assert main(["sandboxes", "ps"]) == 0
+    assert capsys.readouterr().out == "no sandboxes\n"
 
 
 def test_reap_fails_where_something_is_still_there(capsys, monkeypatch):

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from palaestra.sandboxes.things import Thing
 
 
+_WIDE = 240
+"""Columns of a table that is not for a terminal, so that nothing is cut off."""
+
+
 def rows(things: Sequence[Thing]) -> list[dict[str, Any]]:
     """As JSON values."""
     import msgspec
@@ -28,10 +32,11 @@ def print_things(things: Sequence[Thing]) -> None:
         return
     table = Table(box=None, pad_edge=False)
     for name in ("id", "kind", "back end", "image", "holder", "age", "state"):
-        table.add_column(name, overflow="fold" if name in ("id", "holder") else "ellipsis", no_wrap=name == "image")
+        table.add_column(name, no_wrap=True, min_width=None if name in ("image", "holder") else len(name))
     for thing in sorted(things, key=lambda each: (each.lease, each.created or 0.0)):
         table.add_row(*map(_printable, _row(thing)))
-    Console(highlight=False, markup=False).print(table)
+    width = None if sys.stdout.isatty() else _WIDE
+    Console(highlight=False, markup=False, width=width).print(table)
 
 
 def tell_unseen(unseen: Mapping[str, str]) -> None:
@@ -42,7 +47,7 @@ def tell_unseen(unseen: Mapping[str, str]) -> None:
 
 def _row(thing: Thing) -> list[str]:
     name = Path(thing.name).name if thing.kind == "folder" else thing.name.removeprefix("sha256:")
-    short = name[:12] if len(name) == 64 else name
+    short = name[:12] if len(name) == 64 else thing.title or name
     return [short, thing.kind, thing.backend, thing.image, _holder(thing), _age(thing.created), thing.state]
 
 
