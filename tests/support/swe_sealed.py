@@ -112,7 +112,7 @@ def make_instance(folder: Path) -> Instance:
         test_command=("python3", "-S", "-m", "pytest", "-q", "--rootdir=.", "tests"),
         fail_to_pass=FAIL_TO_PASS,
         pass_to_pass=PASS_TO_PASS,
-        test_seconds=30.0,
+        test_seconds=120.0,
     )
 
 
@@ -121,7 +121,7 @@ def read_instance(params: Mapping[str, Any]) -> Instance:
     limits = Limits(memory=256 * MIB, disk=48 * MIB, pids=48, flood=64 * MIB)
     gold = patch({"src/stack.py": CODE.encode()}, {"src/stack.py": MENDED.encode()})
     made = make_instance(Path(params["folder"]))
-    return replace(made, limits=limits, image=params["image"], gold_patch=gold, test_seconds=15.0)
+    return replace(made, limits=limits, image=params["image"], gold_patch=gold, test_seconds=120.0)
 
 
 def lay(folder: Path, tree: dict[str, str]) -> None:

@@ -19,8 +19,8 @@ import os  # noqa: E402
 from typing import Any, Callable, Dict, List, TypedDict  # noqa: E402, UP035
 
 Tell = Callable[[Dict[str, Any]], None]  # noqa: UP006
-DETAIL = 2000
-"""Characters told of a failure."""
+DETAIL, DETAILS = 2000, 1000000
+"""Characters told of a failure, and of all together."""
 
 
 class Request(TypedDict):
@@ -92,6 +92,7 @@ class Reporter:
     def __init__(self, tell: Tell) -> None:
         self.tell = tell
         self.count = 0
+        self.left = DETAILS
         self.phases: Dict[str, Dict[str, str]] = {}  # noqa: UP006
         self.details: Dict[str, str] = {}  # noqa: UP006
 
@@ -100,7 +101,7 @@ class Reporter:
         outcome = "expected to fail" if hasattr(report, "wasxfail") else report.outcome
         self.phases.setdefault(report.nodeid, {})[report.when] = outcome
         if outcome == "failed":
-            self.details.setdefault(report.nodeid, str(report.longrepr)[-DETAIL:])
+            self.details.setdefault(report.nodeid, self.detail(report))
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         """Tell of the test."""
@@ -113,7 +114,13 @@ class Reporter:
     def pytest_collectreport(self, report: Any) -> None:
         """Tell of a file that cannot be imported."""
         if report.outcome == "failed":
-            self.tell({"file": report.nodeid, "detail": str(report.longrepr)[-DETAIL:]})
+            self.tell({"file": report.nodeid, "detail": self.detail(report)})
+
+    def detail(self, report: Any) -> str:
+        """What is told of a failure."""
+        text = str(report.longrepr)[-min(DETAIL, self.left) :] if self.left else ""
+        self.left -= len(text)
+        return text
 
 
 if __name__ == "__main__":

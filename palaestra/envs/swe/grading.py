@@ -28,6 +28,7 @@ from palaestra.envs.swe.place import Place
 from palaestra.envs.swe.report import Report
 from palaestra.envs.swe.rounds import Round, plan
 from palaestra.envs.swe.submission import Refused, Submission, collect
+from palaestra.errors import DataError
 from palaestra.sandboxes.core import Sandbox
 
 ROUNDS = 2
@@ -89,6 +90,8 @@ class _Grading:
 
     async def run(self, final: Sandbox) -> Grade:
         """Take the agent's files and test them, in as many rounds as it takes to know."""
+        if not self.seen.required:
+            raise DataError(f"{self.instance.name!r} names no test that must pass, so there is nothing to judge")
         try:
             async with await self.fresh() as sandbox:
                 place = Place(sandbox, self.instance)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import stat
 import sys
 from collections.abc import Iterator, Sequence
@@ -134,7 +133,7 @@ async def collect(final: Sandbox, instance: Instance, before: frozenset[str], ta
     try:
         await asyncio.wait_for(_download(final, instance.repository, raw), SECONDS)
     except (SandboxError, TimeoutError):
-        shutil.rmtree(raw)
+        raw = target / "still"  # what was given up may go on writing into the other for a moment
         raw.mkdir()
         await _download_fork(final, instance.repository, raw)
     return await asyncio.to_thread(sort_out, raw, tests_of(instance), before, target / "taken")
@@ -193,14 +192,20 @@ def sort_out(raw: Path, tests: Sequence[str], before: frozenset[str], taken: Pat
         if reason:
             left_out[path] = reason
             continue
-        place = taken / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(raw / path, place)
-        place.chmod(0o755 if info.st_mode & 0o100 else 0o644)
+        try:
+            _move(raw / path, taken / path, 0o755 if info.st_mode & 0o100 else 0o644)
+        except OSError as error:
+            raise Refused(f"{path[:200]!r} cannot be taken over: {error.strerror}") from error
         paths.add(path)
     if len(paths) > MOST_FILES:
         raise Refused(f"there are {len(paths)} files in the repository; at most {MOST_FILES} are judged")
     return Submission(taken, frozenset(paths), left_out)
+
+
+def _move(source: Path, target: Path, mode: int) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(source, target)
+    target.chmod(mode)
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:

@@ -32,7 +32,7 @@ def where(request: pytest.FixtureRequest) -> Where:
 
 def verdict(instance: Instance, where: Where, *work: Work, **settings: object) -> Grade:
     async def run() -> Grade:
-        async with asyncio.timeout(120), working(instance, where) as (backend, there, sandbox):
+        async with asyncio.timeout(280), working(instance, where) as (backend, there, sandbox):
             for each in work:
                 await each(sandbox)
             return await judge(backend, there, sandbox, **settings)
@@ -152,7 +152,7 @@ def test_a_sandbox_full_of_processes_is_judged_by_its_files(instance: Instance, 
     ],
 )
 def test_tests_that_do_not_come_to_their_end(instance: Instance, code: str, reason: str) -> None:
-    short = replace(instance, test_seconds=8.0, limits=replace(instance.limits, flood=1 << 20))
+    short = replace(instance, test_seconds=8.0 if "sleep" in code else 120.0)
     found = verdict(short, PLACES[0], put("src/stack.py", f"{MENDED}\n{code}\n"))
     assert not found.solved
     assert reason in found.reason
@@ -173,6 +173,8 @@ def test_tests_that_are_not_there(instance: Instance, tmp_path: Path) -> None:
         verdict(lost, PLACES[0])
     with pytest.raises(DataError, match=r"lack tests/other\.py"):
         verdict(replace(instance, fail_to_pass=("tests/other.py::test_a",)), PLACES[0])
+    with pytest.raises(DataError, match="names no test"):
+        verdict(replace(instance, fail_to_pass=(), pass_to_pass=()), PLACES[0])
 
 
 def test_a_command_that_is_not_pytest(instance: Instance) -> None:
