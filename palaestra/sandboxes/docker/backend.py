@@ -168,7 +168,8 @@ class DockerBackend(Backend):
 
     async def copier(self, image: Image, spec: SandboxSpec, kept: str, volume: str = "") -> Copier:
         """See `Copier.make`."""
-        return await Copier.make(self.engine, image, spec, kept, self._labels(_SPARE_SECONDS), volume)
+        labels, declared = self._labels(_SPARE_SECONDS), self._declared(image)
+        return await Copier.make(self.engine, image, spec, kept, labels, volume, declared)
 
     async def _origin(self, image: Image, spec: SandboxSpec) -> str:
         """Volume with what an image has at the place of the work folder, copied once; empty: it has nothing there."""

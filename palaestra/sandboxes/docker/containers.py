@@ -86,7 +86,13 @@ def sandbox_config(
 
 
 def copier_config(
-    image: str, program: Sequence[str], target: str, *, labels: Mapping[str, str], source: tuple[str, str] | None = None
+    image: str,
+    program: Sequence[str],
+    target: str,
+    *,
+    labels: Mapping[str, str],
+    source: tuple[str, str] | None = None,
+    declared: Mapping[str, str] | None = None,
 ) -> Config:
     """The container that copies into a volume: root, which may read and give away any file, and can do nothing else.
 
@@ -96,8 +102,10 @@ def copier_config(
         target: volume to copy into, at `KEPT`.
         labels: of the container.
         source: volume to copy from, and its path inside.
+        declared: see `sandbox_config`; the engine fills them when it makes this container, before any sandbox has them.
     """
     mounts = [_kept(target, read_only=False)]
+    mounts += [_declared(*each, labels) for each in (declared or {}).items()]
     if source:
         mounts.append({"Type": "volume", "Source": source[0], "Target": source[1], "ReadOnly": True})
     return {

@@ -39,7 +39,14 @@ class Copier:
 
     @classmethod
     async def make(
-        cls, engine: Engine, image: Image, spec: SandboxSpec, kept: str, labels: Mapping[str, str], volume: str = ""
+        cls,
+        engine: Engine,
+        image: Image,
+        spec: SandboxSpec,
+        kept: str,
+        labels: Mapping[str, str],
+        volume: str = "",
+        declared: Mapping[str, str] | None = None,
     ) -> Copier:
         """A copier that has not begun.
 
@@ -50,6 +57,7 @@ class Copier:
             kept: volume that it copies into.
             labels: of the container.
             volume: what it copies; empty: what the image has at the place of the work folder.
+            declared: see `copier_config`.
 
         Raises:
             SandboxDaemonError: the engine refuses.
@@ -57,7 +65,7 @@ class Copier:
         name, source = f"palaestra-copier-{secrets.token_hex(6)}", _SOURCE if volume else spec.workdir
         program = [*_PROGRAM, "keep", source, KEPT, *map(str, spec.user)]
         mounted = (volume, _SOURCE) if volume else None
-        config = copier_config(image.id, program, kept, labels=labels, source=mounted)
+        config = copier_config(image.id, program, kept, labels=labels, source=mounted, declared=declared)
         try:
             with engine.asking(image.name) as docker:
                 container = await settled(docker.containers.create(config, name=name))

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import aiohttp
+from aiodocker.exceptions import DockerError
 from msgspec.structs import replace
 
 from palaestra.errors import SandboxError
@@ -104,6 +105,11 @@ class DockerSandbox(AttachedSandbox):
                 container = docker.containers.container(self.id)
                 try:
                     await settled(container.pause())
+                except asyncio.CancelledError:  # it is paused by now, or cannot be
+                    with suppress(DockerError):
+                        await settled(container.unpause())
+                    raise
+                try:
                     yield
                 finally:
                     await settled(container.unpause())
