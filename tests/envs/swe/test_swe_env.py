@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -363,6 +363,33 @@ def test_whatever_an_agent_does_is_an_answer_and_a_verdict(
         assert children() <= before
 
     run(play(), 280)
+
+
+def test_sandboxes_may_be_on_another_machine(rows: Path) -> None:
+    """The server goes in the midst of the episode: a typed error, and `close` works all the same."""
+    pytest.importorskip("aiohttp")
+    from palaestra.sandboxes.bubblewrap import BubblewrapBackend
+    from palaestra.sandboxes.remote.server import SandboxServer, ServerSettings
+
+    async def play() -> None:
+        before = children()
+        async with AsyncExitStack() as machine:
+            serving = SandboxServer(BubblewrapBackend(), ServerSettings(port=0))
+            server = await machine.enter_async_context(serving)
+            settings = {"url": server.url}
+            async with begun(task_of(rows, backend="remote"), settings=settings) as (env, _):
+                assert await said(env, "<shell>cd src; pwd</shell>") == "/work/repo/src"
+                assert "is changed" in await said(env, EDIT)
+                (sibling,) = await env.fork(1)
+                await sibling.close()
+                assert "sorted(numbers)[0]" in (await env.step("<submit></submit>")).info["patch"]
+            async with begun(task_of(rows, backend="remote"), settings=settings) as (env, _):
+                await machine.aclose()
+                with pytest.raises(SandboxError):
+                    await env.step("<shell>pwd</shell>")
+        assert children() <= before
+
+    run(play())
 
 
 def test_bad_tasks_are_refused_before_anything_starts(rows: Path) -> None:
