@@ -214,12 +214,19 @@ async def _launch(
             if files:
                 shelves["given"] = given.enter_context(open(f"/proc/self/fd/{files.fileno()}", "rb")).fileno()
             id = f"bubblewrap-{secrets.token_hex(6)}"
-            process = await started(spec, turn, theirs.fileno(), errors, shelves, lease.environment(id))
+            marked = lease.environment(id)
+            beginning = asyncio.create_task(started(spec, turn, theirs.fileno(), errors, shelves, marked))
+            try:
+                process = await asyncio.shield(beginning)
+            except asyncio.CancelledError:  # what is half made would stay behind
+                ours.close()
+                await ended(await asyncio.shield(beginning))
+                raise
         try:
             reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 22)
         except BaseException:
-            process.kill()
-            process.wait()
+            ours.close()
+            await asyncio.shield(ended(process))
             raise
         stack.pop_all()
         made = _BubblewrapSandbox(id, spec, Link(StreamWire(reader, writer)), process, shelf, backend)

@@ -6,10 +6,11 @@ import asyncio
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import IO
@@ -45,7 +46,7 @@ def rlimits(spec: SandboxSpec) -> dict[str, int]:
 async def started(
     spec: SandboxSpec, turn: int, link: int, errors: IO[bytes], shelves: dict[str, int], mark: dict[str, str]
 ) -> subprocess.Popen[bytes]:
-    """The process that holds a sandbox, and has its runner at the other end of `link`.
+    """The process that holds a sandbox, and has its runner at the other end of `link`. Not to be cancelled.
 
     Args:
         spec: of the sandbox.
@@ -100,13 +101,9 @@ async def _identify(process: subprocess.Popen[bytes], spec: SandboxSpec, told: _
             (child / name).write_text(f"0 0 1\n{number} {user} 1\n")
         ready.writing.write(b"1")
     except (OSError, ValueError, KeyError) as error:
-        process.kill()
+        _kill(process)
         await ended(process)
         raise SandboxDaemonError(f"the users of a sandbox cannot be set: {error}") from error
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
 
 
 class _Pipe:
@@ -154,10 +151,18 @@ async def ended(process: subprocess.Popen[bytes]) -> None:
     pause, waited = 0.001, 0.0
     while process.poll() is None:
         if waited >= _STOP:
-            process.kill()
+            _kill(process)
         await asyncio.sleep(pause)
         waited += pause
         pause = min(0.05, 2 * pause)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill it and its child, which waits for it for ever when it goes while the sandbox is being made."""
+    with suppress(OSError):
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+    process.kill()
 
 
 def _command(spec: SandboxSpec, filters: list[int]) -> list[str]:

@@ -52,6 +52,8 @@ _FORGOTTEN = 64
 """Pipes kept open for what finished commands left running, so that it does not end by writing to them."""
 _ARGUMENT = 120_000
 """Bytes of a script beyond which it does not fit into an argument."""
+_DYING = 1.0
+"""Seconds for what is killed to be gone."""
 _TUNNELS = 256
 """Connections to elsewhere at once."""
 _LOCAL = b"localhost,127.0.0.1,::1"
@@ -1228,8 +1230,8 @@ class Processes:
         self._mains, self._me = mains, os.getpid()
         self._first = self._me == 1
 
-    def end(self, main: int, command: int) -> None:
-        """Kill a command's program and everything that came of it, however far it went."""
+    def end(self, main: int, command: int) -> set[tuple[int, int]]:
+        """Kill a command's program and everything that came of it, however far it went; gives what was killed."""
         killed: set[tuple[int, int]] = set()
         for _ in range(20):
             held: set[tuple[int, int]] = set()
@@ -1241,9 +1243,10 @@ class Processes:
                 send(pid, signal.SIGKILL)
             killed |= held
             if not held:
-                return
+                return killed
         if self._first:
             send(-1, signal.SIGKILL)
+        return killed
 
     def hold(self) -> list[int]:
         """Stop everything; what was stopped by this, for `release`."""
@@ -1295,9 +1298,8 @@ class Processes:
         """Process -> its state, parent, session and time of start."""
         table = {}
         for name in os.listdir(b"/proc"):
-            text = head_of(b"/proc/" + name + b"/stat") if name.isdigit() else b""
-            words = text[text.rfind(b")") + 2 :].split()
-            if len(words) > 19:
+            words = status_of(int(name)) if name.isdigit() else []
+            if words:
                 table[int(name)] = (words[0][0], int(words[1]), int(words[3]), int(words[19]))
         return table
 
@@ -1314,6 +1316,19 @@ def head_of(path: bytes, most: int = 4096) -> bytes:
         return b""
     finally:
         os.close(file)
+
+
+def status_of(pid: int) -> list[bytes]:
+    """What the kernel tells of a process, from its state on; nothing where there is none."""
+    text = head_of(b"/proc/%d/stat" % pid)
+    words = text[text.rfind(b")") + 2 :].split()
+    return words if len(words) > 19 else []
+
+
+def started_at(pid: int) -> int:
+    """When a process began, which tells it from a later one of its number; -1 where there is none."""
+    words = status_of(pid)
+    return int(words[19]) if words else -1
 
 
 def owner_of(pid: int) -> int | None:
@@ -1521,9 +1536,13 @@ class Runner:
             pass
 
     def end(self, main: int, command: int) -> None:
-        """See `Processes.end`."""
-        self._processes.end(main, command)
+        """Kill, see `Processes.end`, and wait until it is gone, unless the kernel holds it."""
+        killed, until = self._processes.end(main, command), time.monotonic() + _DYING
         self._reap()
+        while killed and time.monotonic() < until:
+            time.sleep(0.002)
+            self._reap()
+            killed = {each for each in killed if started_at(each[0]) == each[1]}
 
     def forget(self, pipe: Pipe) -> None:
         """Go on reading what nobody wants to know."""
