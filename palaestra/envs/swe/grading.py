@@ -113,8 +113,9 @@ class _Grading:
         return self.seen.grade()
 
     async def _round(self, place: Place, submission: Submission, tests: Round) -> None:
+        await place.lay_decoys(tests)
         await place.lay_submission(submission)
-        self.seen.note(tests, await place.examine(tests))
+        self.seen.note(tests, await place.examine())
 
 
 def _told(submission: Submission, place: Place) -> tuple[str, ...]:

@@ -106,6 +106,15 @@ class Place:
         """What `refusal` calls `before`."""
         return import_roots(iter(self.before))
 
+    async def lay_decoys(self, tests: Round) -> None:
+        """Put the decoys of a round among the tests: before the agent's files, which may fill the disk.
+
+        Raises:
+            SandboxError: they cannot be laid there.
+        """
+        for path, content in tests.sources.items():
+            await self.sandbox.write_file(f"{self.instance.repository}/{path}", content)
+
     async def lay_submission(self, submission: Submission) -> None:
         """Make the code that of the agent: its files laid, those that it deleted deleted.
 
@@ -136,15 +145,13 @@ class Place:
             if replaced:
                 yield path
 
-    async def examine(self, tests: Round) -> Report:
-        """Run the tests of one round.
+    async def examine(self) -> Report:
+        """Run the tests that lie there.
 
         Raises:
             DataError: the task's command is not pytest's.
             SandboxDaemonError: the engine is gone.
         """
-        for path, content in tests.sources.items():
-            await self.sandbox.write_file(f"{self.instance.repository}/{path}", content)
         python, request = self._request(secrets.token_hex(16))
         command = Exec(
             argv=(*python, "-s", "-B", "-c", EXAMINER),
