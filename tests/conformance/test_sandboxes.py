@@ -144,12 +144,12 @@ async def test_a_long_script_and_many_arguments(sandbox: Sandbox) -> None:
     assert len(many.stdout.head) == 500 * 1001
     too_many = await sandbox.exec(Exec(argv=("echo", "a" * 500_000)))
     assert not too_many.ok
-    with pytest.raises(SandboxPathError):
+    with pytest.raises(SandboxError):
         await sh(sandbox, "#" * (17 << 20))
     session = await sandbox.session()
     assert (await session.run("echo begun\n" + "# filler\n" * 20000 + "echo end")).stdout.text == "begun\nend\n"
     for script in ("a\0b", "\ud800", "#" * (17 << 20)):
-        with pytest.raises(SandboxPathError):
+        with pytest.raises(SandboxError):
             await session.run(script)
     assert (await session.run("echo still")).stdout.text == "still\n"
     assert "long" in too_many.stderr.text
@@ -198,8 +198,8 @@ async def test_what_a_command_leaves_running_does_not_hold_it_up(sandbox: Sandbo
 
 @inside()
 async def test_cancelling_stops_a_command(sandbox: Sandbox) -> None:
-    running = asyncio.create_task(sh(sandbox, "sleep 777 & echo >begun; sleep 777"))
-    await _there(sandbox, "begun")
+    running = asyncio.create_task(sh(sandbox, "sleep 777 & sleep 777"))
+    await asyncio.sleep(0.5)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
