@@ -35,7 +35,7 @@ def imported(path: Path, *, run_time_only: bool = True) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("folder", ["envs", "trajectories", "evaluation"])
+@pytest.mark.parametrize("folder", ["envs", "sandboxes", "trajectories", "evaluation"])
 def test_the_first_half_never_imports_torch(folder: str) -> None:
     for path in modules_below(folder):
         heavy = {name.partition(".")[0] for name in imported(path)} & {"torch", "transformers"}
@@ -49,9 +49,16 @@ def test_training_never_imports_a_suite() -> None:
         assert not found, f"{path.relative_to(PACKAGE)} imports {found}"
 
 
+def test_sandboxes_know_nothing_of_who_uses_them() -> None:
+    above = tuple(f"palaestra.{name}" for name in ("envs", "agents", "trajectories", "training", "evaluation"))
+    for path in [*modules_below("sandboxes"), *modules_below("serving")]:
+        found = {name for name in imported(path, run_time_only=False) if name.startswith(above)}
+        assert not found, f"{path.relative_to(PACKAGE)} imports {found}"
+
+
 def test_the_library_never_imports_the_command_line() -> None:
     for path in PACKAGE.rglob("*.py"):
-        if path.parent.name == "cli" or path.name == "__main__.py":
+        if "cli" in path.relative_to(PACKAGE).parts or path.name == "__main__.py":
             continue
         assert not {name for name in imported(path) if name.startswith("palaestra.cli")}, path
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from palaestra.errors import SandboxPathError
-from palaestra.sandboxes.archive import PIECE, pack, unpacking
+from palaestra.sandboxes.archive import BATCH, PIECE, pack, unpacking
 
 
 async def packed(source: Path) -> list[bytes]:
@@ -126,11 +126,13 @@ def test_whatever_comes_is_files_or_a_path_error(data: bytes, whole: bool, tmp_p
 def test_who_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
     async def slowly() -> AsyncIterator[bytes]:
         yield FOLDER
+        for n in range(BATCH):
+            yield entry({"t": "f", "p": str(n), "m": 420, "n": 0, "s": PIECE}, bytes(PIECE))
         await asyncio.sleep(100)
 
     async def go() -> None:
         async def work() -> None:
-            async with unpacking(tmp_path / "x", 10_000) as take:
+            async with unpacking(tmp_path / "x", 10**8) as take:
                 async for piece in slowly():
                     await take(piece)
 
