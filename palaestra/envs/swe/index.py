@@ -173,6 +173,8 @@ def _get(address: str, what: str, most: int, place: Path | None = None) -> bytes
             content: bytes = reply.read(most + 1)
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         raise UnreachableError(
             f"cannot get {what} from the package index {urllib.parse.urlsplit(address).netloc}: {str(reason)[:200]}; "
             + _BY_HAND.format(folder=place.parent if place else folder())
