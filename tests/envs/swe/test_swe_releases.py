@@ -14,9 +14,8 @@ from support.package_index import serving
 from palaestra.cli.main import main
 from palaestra.envs.swe import making, packages
 from palaestra.envs.swe import manifest as manifests
-from palaestra.envs.swe.index import UnreachableError
 from palaestra.envs.swe.instances import read_instance
-from palaestra.envs.swe.manifest import Manifest, Package, manifest
+from palaestra.envs.swe.manifest import Manifest
 from palaestra.envs.swe.releases import compose, instance
 from palaestra.envs.swe.tree import read_folder
 from palaestra.errors import DataError, UnknownNameError
@@ -146,36 +145,3 @@ def test_commands_refuse_what_they_do_not_know(tmp_path: Path, capsys: pytest.Ca
     ):
         assert main(["swe", *argv]) == 2
         assert error in capsys.readouterr().err
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize("package", manifest().packages, ids=[package.project for package in manifest().packages])
-def test_every_real_task_is_composed_of_its_sources(package: Package) -> None:
-    for task in package.tasks:
-        try:
-            made = compose(package, task)
-        except UnreachableError as error:
-            pytest.skip(str(error))
-        assert {id.partition("::")[0] for id in task.fail_to_pass} <= set(made.tests)
-        assert made.gold.startswith("diff --git a/")
-        assert made.base
-        if task.kind == "hunk":
-            assert all(id in made.problem for id in task.fail_to_pass)
-            assert "```python" in made.problem
-        else:
-            assert f"{package.project} {task.before}" in made.problem
-            assert len(made.problem) > 300
-
-
-@pytest.mark.integration
-@needs_bubblewrap
-@pytest.mark.parametrize("project", ["parse", "cachetools"])
-def test_real_tasks_are_what_the_manifest_says(project: str, capsys: pytest.CaptureFixture[str]) -> None:
-    package = next(package for package in manifest().packages if package.project == project)
-    names = [next(task.name for task in package.tasks if task.kind == kind) for kind in ("release", "hunk")]
-    try:
-        for name in names:
-            read_instance({"format": "releases", "name": name})
-    except UnreachableError as error:
-        pytest.skip(str(error))
-    assert main(["swe", "verify", *names]) == 0, capsys.readouterr().out
