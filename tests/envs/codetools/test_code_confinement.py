@@ -78,8 +78,9 @@ def test_code_sees_no_secrets(monkeypatch: pytest.MonkeyPatch, where: str) -> No
 
 
 def test_an_episode_finds_nothing_of_another() -> None:
-    listing = (
-        "import os\nopen('/tmp/a', 'w'), open('b', 'w'); [n for n in os.listdir('/tmp') + os.listdir() if n[0] != '.']"
+    listing = (  # folders may lead to the interpreter
+        "import os, pathlib\nopen('/tmp/a', 'w'), open('b', 'w')\n"
+        "[each.name for folder in ('/tmp', '.') for each in pathlib.Path(folder).iterdir() if each.is_file()]"
     )
     assert run(listing).text == run(listing).text == "['a', 'b']\n"
 
