@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SECONDS = 120.0
 """For one request to the engine: removing a container takes long where the machine is busy."""
 _FILTER = {"label": [LABEL]}
-_GONE, _CONFLICT = 404, 409
+_GONE, _CONFLICT, _FAILED = 404, 409, 500
 _IN_USE_SECONDS = {"container": 60.0}
 """How long it is tried again to remove what is in use, or is being removed by the engine itself; 5 for all the rest."""
 _UNREACHABLE = 900
@@ -54,9 +54,9 @@ class DockerKeeper:
                 except DockerError as error:
                     if error.status == _GONE:
                         return
-                    if error.status != _CONFLICT or time.monotonic() > end:
+                    if error.status not in (_CONFLICT, _FAILED) or time.monotonic() > end:
                         raise
-                await asyncio.sleep(0.1)  # somebody else removes it, or what uses it is just being removed
+                await asyncio.sleep(0.1)  # somebody else removes it (the engine may fail then), or what uses it
 
     async def _things(self) -> list[Thing]:
         docker, shelf = self._docker, self._volumes
