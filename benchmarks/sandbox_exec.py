@@ -56,8 +56,8 @@ async def measured(image: str, rounds: int) -> dict[str, list[float]]:
     spec = SandboxSpec(image=image)
     async with (
         open_backend("docker") as backend,
+        await backend.start(spec) as sandbox,  # which says so where there is no engine
         require("aiodocker", "docker").Docker() as docker,
-        await backend.start(spec) as sandbox,
     ):
         session, container = await sandbox.session(), docker.containers.container(sandbox.id)
 

@@ -68,8 +68,11 @@ async def rounds_of(backend: Backend, docker: Any, spec: SandboxSpec, count: int
 
 
 async def measured(image: str, count: int) -> dict[str, list[float]]:
-    async with open_backend("docker") as backend, require("aiodocker", "docker").Docker() as docker:
-        return await rounds_of(backend, docker, SandboxSpec(image=image), count)
+    spec = SandboxSpec(image=image)
+    async with open_backend("docker") as backend:
+        await (await backend.start(spec)).close()  # which says so where there is no engine; the client below does not
+        async with require("aiodocker", "docker").Docker() as docker:
+            return await rounds_of(backend, docker, spec, count)
 
 
 def main() -> None:
