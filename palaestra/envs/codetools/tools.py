@@ -10,10 +10,10 @@ import msgspec
 
 from palaestra.envs.calls import Call, find_call
 from palaestra.envs.codetools.bash import BashTool
+from palaestra.envs.codetools.gate import gate
 from palaestra.envs.codetools.limits import CodeLimits
 from palaestra.envs.codetools.outcome import Outcome
 from palaestra.envs.codetools.python import PythonTool
-from palaestra.envs.codetools.supply import gate
 from palaestra.envs.codetools.where import find_where
 from palaestra.envs.codetools.workplace import Workplace
 from palaestra.errors import ReplayError, UnknownNameError

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from palaestra.envs.codetools.gate import AT_ONCE
 from palaestra.envs.codetools.limits import CodeLimits
 from palaestra.envs.codetools.place import Place, Unconfined
-from palaestra.envs.codetools.supply import Source, borrow
 from palaestra.envs.codetools.where import NOWHERE, Where
 from palaestra.errors import EnvError
 from palaestra.sandboxes.core import Sandbox
+from palaestra.sandboxes.sharing import Shared, borrow
+
+READY = 1
+"""Sandboxes of a kind that are kept ready where several want some: a crowd has to wait for processors anyway."""
 
 
 class Workplace:
@@ -25,7 +29,7 @@ class Workplace:
         self.where, self._limits = where, limits
         self._files: Mapping[str, bytes] = {}
         self._place: Place | None = None
-        self._source: Source | None = None
+        self._source: Shared | None = None
 
     @property
     def temporary(self) -> str:
@@ -85,5 +89,5 @@ class Workplace:
         if self.where.name == NOWHERE:
             return Unconfined(self._limits)
         if self._source is None:
-            self._source = borrow(self.where, self._limits.spec(self.where.image))
-        return await self._source.take()
+            self._source = borrow(self.where.name, self.where.settings, READY, crowd=2, at_once=AT_ONCE)
+        return await self._source.start(self._limits.spec(self.where.image))

@@ -12,7 +12,6 @@ from typing import Any
 from palaestra.envs.core import Env, Info, Reset, Step, Verdict
 from palaestra.envs.history import fresh_seed
 from palaestra.envs.swe import images, oracle, patch, shell, suite
-from palaestra.envs.swe.engines import Engine, borrow
 from palaestra.envs.swe.grade import Grade
 from palaestra.envs.swe.instance import Instance
 from palaestra.envs.swe.instances import read_instance
@@ -23,6 +22,7 @@ from palaestra.envs.swe.workspace import prepare
 from palaestra.envs.tasks import Task
 from palaestra.errors import EnvError, SandboxPathError
 from palaestra.sandboxes.core import Sandbox, Session
+from palaestra.sandboxes.sharing import Shared, borrow
 
 _BEGIN = """You work in {repository}, with these tools. Make one call a turn:
 {usage}
@@ -86,7 +86,7 @@ class RepositoryEnv(Env[str, Any]):
             raise EnvError(f"ready of swe is how many sandboxes are kept ready, not {ready}")
         self.settings, self.ready = dict(settings or {}), ready
         self.options = read_options(options, Options())
-        self._engine: Engine | None = None
+        self._engine: Shared | None = None
         self._engine_name = ""
         self._sandbox: Sandbox | None = None
         self._session: Session | None = None
@@ -225,7 +225,7 @@ class RepositoryEnv(Env[str, Any]):
         sibling.options, sibling._state, sibling.spec = self.options, state, self.spec
         return sibling
 
-    async def _borrowed(self, name: str) -> Engine:
+    async def _borrowed(self, name: str) -> Shared:
         if self._engine is not None and self._engine_name != name:
             engine, self._engine = self._engine, None
             await engine.give_back()
