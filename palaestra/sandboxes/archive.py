@@ -22,6 +22,8 @@ from palaestra.sandboxes.transfer import Files, entries
 P = ParamSpec("P")
 T = TypeVar("T")
 
+UPLOAD_BYTES = 1024 * 1024 * 1024
+"""Most bytes of files in one upload."""
 PIECE = 64 * 1024
 """Most bytes that a stream is cut into."""
 BATCH = 16

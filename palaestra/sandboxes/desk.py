@@ -12,7 +12,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from palaestra.errors import SandboxError
-from palaestra.sandboxes.archive import in_thread, pack, unpacking
+from palaestra.sandboxes.archive import UPLOAD_BYTES, in_thread, pack, unpacking
 from palaestra.sandboxes.commands import Chunk
 from palaestra.sandboxes.core import Backend, OnOutput, Sandbox, Session, Snapshot
 from palaestra.sandboxes.removal import remove_tree
@@ -44,9 +44,6 @@ from palaestra.sandboxes.requests import (
     failure,
     is_ours,
 )
-
-UPLOAD_BYTES = 1024 * 1024 * 1024
-"""Most bytes of files in one upload."""
 
 
 class Rules:

@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from palaestra.errors import PalaestraError, SandboxError
-from palaestra.sandboxes.archive import pack, unpacking
+from palaestra.sandboxes.archive import UPLOAD_BYTES, pack, unpacking
 from palaestra.sandboxes.matching import Matcher
 from palaestra.sandboxes.near import PIECE
 from palaestra.sandboxes.recording import CANCELLED, HANDLES, Record, digest, handle
@@ -43,8 +43,6 @@ from palaestra.sandboxes.requests import (
     failure,
 )
 from palaestra.sandboxes.tree import File, Tree
-
-UPLOAD_BYTES = 1024 * 1024 * 1024
 
 
 class Script:

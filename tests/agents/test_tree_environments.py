@@ -56,7 +56,6 @@ def test_babyai() -> None:
     assert_replayed(play(load_suite("babyai:train")[0], "inline"))
 
 
-@pytest.mark.filterwarnings("ignore:Game .* is not fully supported")
 def test_textworld(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("textworld", reason="not installed: pip install 'palaestra[textworld]'")
     monkeypatch.setenv("PALAESTRA_CACHE", str(tmp_path))

@@ -27,7 +27,7 @@ ENVIRONMENTS: dict[str, tuple[str, dict[str, Any]]] = {
 PACKAGES = {"babyai": "minigrid", "textworld": "textworld", "textworld-express": "textworld_express"}
 
 # TextWorld ignores this warning of its interpreter's from its import on; pytest forgets that for each test.
-pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore:Game .* is not fully supported")]
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
