@@ -176,6 +176,7 @@ class LanguageSession:
                 entropies=completion.entropies,
                 allowed=completion.allowed,
                 weight_version=completion.weight_version,
+                versions=completion.versions,
             )
         )
         return len(self.nodes) - 1

@@ -36,6 +36,9 @@ class Node(msgspec.Struct, omit_defaults=True, kw_only=True):
     allowed: list[list[int]] | None = None
     """Of a constrained completion: per id, the sorted token ids that were allowed."""
     weight_version: int = 0
+    """Of the weights that sampled it, or its first token."""
+    versions: list[int] | None = None
+    """Of a completion during which weights changed: the weight version per id; `None`: all `weight_version`."""
 
 
 class StepRecord(msgspec.Struct, omit_defaults=True, kw_only=True):

@@ -183,10 +183,13 @@ def test_what_the_engine_reports_is_recorded() -> None:
         async def generate(self, request: Request) -> Completion:
             ids = chat.completion("look")
             k = float(len(ids))
-            return Completion(ids=ids, logprobs=[-k] * len(ids), entropies=[k] * len(ids), weight_version=3)
+            return Completion(
+                ids=ids, logprobs=[-k] * len(ids), entropies=[k] * len(ids), weight_version=3, versions=[3] * len(ids)
+            )
 
     (trajectory,) = play(LanguageAgent(Reporting([]), chat))
     node = trajectory.nodes[trajectory.steps[0].completion]
     k = len(node.ids)
     assert (node.logprobs, node.entropies, node.weight_version) == ([-float(k)] * k, [float(k)] * k, 3)
+    assert node.versions == [3] * k
     assert trajectory.sampled_tokens == 5 * k

@@ -312,6 +312,7 @@ def test_new_weights_drop_cached_prefixes() -> None:
         completion = await engine.generate(request)
         assert_exact(other, request, completion)
         assert completion.weight_version == engine.weight_version == 7
+        assert completion.versions is None
 
     asyncio.run(go())
     assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
@@ -332,6 +333,7 @@ def test_new_weights_in_the_middle_of_a_completion() -> None:
         await engine.update_weights(weights_of(other), 1)
         completion = await task
         assert completion.weight_version == 0
+        assert completion.versions == [0] * sampled + [1] * (40 - sampled)
         assert completion.logprobs[:sampled] == pytest.approx(plain(before, request, completion)[0][:sampled], abs=1e-5)
         assert completion.logprobs[sampled:] == pytest.approx(plain(other, request, completion)[0][sampled:], abs=1e-5)
 

@@ -81,7 +81,9 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     finish: str = "stop"
     """`stop` (a stop id came) or `length` (`max_tokens` or the model's window was reached)."""
     weight_version: int = 0
-    """Version of the weights that sampled it."""
+    """Version of the weights that sampled it, or its first token."""
+    versions: list[int] | None = None
+    """Of each token, where weights changed on the way; `None`: all `weight_version`."""
 
 
 @runtime_checkable

@@ -25,6 +25,7 @@ class Generation:
     logprobs: list[float] = field(default_factory=list)
     entropies: list[float] = field(default_factory=list)
     allowed: list[list[int]] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
     draws: list[float] = field(init=False)
     node: Node | None = field(init=False)
     finish: str = ""
@@ -43,11 +44,12 @@ class Generation:
         constraint = self.request.constraint
         return constraint.allowed(self.node) if constraint and self.node is not None else None
 
-    def append(self, token: int, logprob: float, entropy: float, choices: list[int] | None) -> None:
+    def append(self, token: int, logprob: float, entropy: float, choices: list[int] | None, version: int) -> None:
         """Take one token, sampled or the only choice, and see whether the completion is over."""
         self.ids.append(token)
         self.logprobs.append(logprob)
         self.entropies.append(entropy)
+        self.versions.append(version)
         ended = token in self.request.sampling.stop_ids
         if choices is not None and self.request.constraint and self.node is not None:
             self.allowed.append(choices)
@@ -67,6 +69,7 @@ class Generation:
             allowed=self.allowed if self.request.constraint else None,
             finish=self.finish,
             weight_version=self.weight_version,
+            versions=self.versions if any(version != self.weight_version for version in self.versions) else None,
         )
 
 

@@ -248,7 +248,7 @@ class TorchEngine:
         for k, (slot, generation) in enumerate(work):
             if not sampled.logprobs[k] > float("-inf"):
                 raise EngineError("the model's logits are not finite; its weights may have diverged")
-            generation.append(sampled.ids[k], sampled.logprobs[k], sampled.entropies[k], choices[k])
+            generation.append(sampled.ids[k], sampled.logprobs[k], sampled.entropies[k], choices[k], self._version)
             slot.ids.append(sampled.ids[k])
             self._take_forced(slot)
 
@@ -258,7 +258,7 @@ class TorchEngine:
         if generation is None:
             return
         while not generation.finish and (choices := generation.choices) is not None and len(choices) == 1:
-            generation.append(choices[0], 0.0, 0.0, choices)
+            generation.append(choices[0], 0.0, 0.0, choices, self._version)
             slot.ids.append(choices[0])
         if generation.finish:
             if not generation.future.done():
