@@ -1,10 +1,14 @@
-"""The player: the agent that is being trained, as training and evaluation let it play."""
+"""The player: the agent that is being trained, as training and evaluation let it play.
+
+`Player` is what a trainer knows of it; `InProcessPlayer` plays in this process, with the learner's own model.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 from palaestra.agents.agent import Agent
 from palaestra.agents.chat import ChatFormat
@@ -24,8 +28,60 @@ from palaestra.training.checkpoint import fingerprint
 from palaestra.trajectories.record import Trajectory
 
 
-class Player:
-    """Plays episodes with the model's present weights.
+class Player(Protocol):
+    """Who plays. What an episode samples depends on the weights and its own seeds only, wherever it is played."""
+
+    async def play(self, episodes: Sequence[Episode], version: int, planner: Planner | None = None) -> list[Trajectory]:
+        """One trajectory per episode, in their order; a failing episode is a status, never an exception.
+
+        Args:
+            episodes: what to play; whole groups.
+            version: of the weights: noted on what the policy samples.
+            planner: plays each group as a whole; `None` plays every episode by itself.
+        """
+
+    async def evaluate(
+        self,
+        suite: TaskSuite,
+        episodes: int,
+        *,
+        name: str,
+        version: int = 0,
+        store: Path | None = None,
+        progress: Progress | None = None,
+    ) -> EvalResult:
+        """Play a suite with the learner's present weights, at the evaluation's temperature.
+
+        Args:
+            suite: the tasks.
+            episodes: how many of them, from the front.
+            name: what the result calls the suite.
+            version: of the weights.
+            store: keeps the episodes; what is in it already is not played again.
+            progress: told of every episode.
+
+        Raises:
+            TrainingError: not one episode could be played; that is no success rate of 0.
+        """
+
+    async def evaluate_agent(
+        self,
+        agent: Agent,
+        suite: TaskSuite,
+        episodes: int,
+        *,
+        name: str,
+        store: Path | None = None,
+        progress: Progress | None = None,
+    ) -> EvalResult:
+        """Let any agent play as this one does: the same tasks, seeds and limits."""
+
+    async def close(self) -> None:
+        """Give back what it holds; may be called more than once."""
+
+
+class InProcessPlayer:
+    """Plays episodes with the model's present weights, in this process.
 
     Every call has a fresh engine around the shared model. So weights never have to be copied, and what is sampled
     depends on weights and seeds only, not on what was played before: a resumed run plays what it would have played.
@@ -37,13 +93,7 @@ class Player:
         self.limits = limits_of(recipe)
 
     async def play(self, episodes: Sequence[Episode], version: int, planner: Planner | None = None) -> list[Trajectory]:
-        """One trajectory per episode.
-
-        Args:
-            episodes: what to play.
-            version: noted on what the policy samples.
-            planner: plays each group as a whole; `None` plays every episode by itself.
-        """
+        """As `Player.play`."""
         async with self._agent(len(episodes), self.recipe.agent, version) as agent:
             return await rollout(episodes, agent, make, self.limits, planner=planner)
 
@@ -57,11 +107,7 @@ class Player:
         store: Path | None = None,
         progress: Progress | None = None,
     ) -> EvalResult:
-        """Play a suite at the evaluation's temperature; `name` is what the result calls the suite.
-
-        Raises:
-            TrainingError: not one episode could be played; that is no success rate of 0.
-        """
+        """As `Player.evaluate`."""
         errors: list[str] = []
 
         def watch(done: int, total: int, latest: Trajectory | None) -> None:
@@ -87,7 +133,7 @@ class Player:
         store: Path | None = None,
         progress: Progress | None = None,
     ) -> EvalResult:
-        """Let any agent play as this one does: the same tasks, seeds and limits."""
+        """As `Player.evaluate_agent`."""
         return await evaluate(
             suite,
             agent,
@@ -99,6 +145,9 @@ class Player:
             store=store,
             progress=progress,
         )
+
+    async def close(self) -> None:
+        """Nothing is held between calls."""
 
     @asynccontextmanager
     async def _agent(

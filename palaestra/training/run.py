@@ -32,7 +32,7 @@ from palaestra.training.directory import check_directory, open_directory
 from palaestra.training.learner import Learner
 from palaestra.training.levels import curriculum_suite, curriculum_summary
 from palaestra.training.metrics import MetricsWriter
-from palaestra.training.player import Player
+from palaestra.training.player import InProcessPlayer, Player
 from palaestra.training.providers import Run
 from palaestra.training.sampling import TaskSampler
 from palaestra.training.saving import save_model
@@ -82,7 +82,7 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
         if checkpoint is not None:
             trainer.restore(checkpoint)
         trainer.epoch = began - max(before.wall_seconds, trainer.counters.wall_seconds)
-        run = _Run(parts.recipe, directory, parts.player, trainer, parts.suites["test"])
+        run = _Run(parts.recipe, directory, parts.loaded, parts.player, trainer, parts.suites["test"])
         result = run_to_the_end(run.complete(), cancellable=True)
     result.counters.wall_seconds = time.perf_counter() - trainer.epoch
     more = curriculum_summary(trainer.learner.algorithm.parts)
@@ -114,6 +114,8 @@ class _Parts:
     suites: dict[str, TaskSuite | None]
     """`train`, `validation`, `test`."""
     sampler: TaskSampler
+    loaded: LoadedModel
+    """The policy."""
     player: Player
     learner: Learner
 
@@ -132,10 +134,10 @@ class _Parts:
         if recipe.warm_start.episodes:
             reference = str(base_model(recipe, suites["train"], progress))
         loaded = load_model(reference, dtype=recipe.model.dtype, device=recipe.model.device)
-        player, learner = Player(recipe, loaded), _learner(recipe, loaded)
+        player, learner = InProcessPlayer(recipe, loaded), _learner(recipe, loaded)
         for part in learner.algorithm.parts.attachments:
             part.attach(Run(recipe, loaded, player.chat, recipe.directory))
-        return cls(recipe, suites, sampler, player, learner)
+        return cls(recipe, suites, sampler, loaded, player, learner)
 
     def trainer(
         self, directory: Path, metrics: MetricsWriter, store: TrajectoryWriter, progress: Progress | None
@@ -184,6 +186,7 @@ class _Run:
 
     recipe: Recipe
     directory: Path
+    loaded: LoadedModel
     player: Player
     trainer: Trainer
     test: TaskSuite | None
@@ -195,9 +198,7 @@ class _Run:
                 await self._evaluate("warm", results)
             stopped = await self.trainer.run()
             if stopped != "interrupted":
-                save_model(
-                    self.directory / "model", self.player.loaded, mend="the checkpoints are safe, --resume goes on"
-                )
+                save_model(self.directory / "model", self.loaded, mend="the checkpoints are safe, --resume goes on")
                 await self._evaluate("rl", results)
                 await self._evaluate("random", results, RandomAgent())
                 await self._evaluate("oracle", results, OracleAgent())
@@ -205,6 +206,8 @@ class _Run:
             stopped = "interrupted"
         except TrainingError as error:
             raise TrainingError(f"{error}{self.trainer.spoilt()}") from error
+        finally:
+            await self.player.close()
         earlier = self.directory / "eval" / "warm.json"
         if "warm" not in results and earlier.exists():
             results["warm"] = EvalResult.load(earlier)

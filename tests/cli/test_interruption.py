@@ -22,7 +22,7 @@ from palaestra.cli.training import run_with_bar
 from palaestra.config import load_recipe
 from palaestra.training import checkpoint, run
 from palaestra.training.learner import Learner
-from palaestra.training.player import Player
+from palaestra.training.player import InProcessPlayer
 from palaestra.trajectories.store import read_trajectories
 
 Capture = pytest.CaptureFixture[str]
@@ -30,11 +30,11 @@ Capture = pytest.CaptureFixture[str]
 MOMENTS: dict[str, tuple[Any, str, int]] = {
     "loading": (run, "load_model", 1),
     "opening": (run, "open_directory", 1),
-    "warm evaluation": (Player, "evaluate", 1),
-    "rollout": (Player, "play", 2),
+    "warm evaluation": (InProcessPlayer, "evaluate", 1),
+    "rollout": (InProcessPlayer, "play", 2),
     "update": (Learner, "update", 2),
     "checkpoint": (checkpoint, "_write_files", 2),
-    "validation": (Player, "evaluate", 3),
+    "validation": (InProcessPlayer, "evaluate", 3),
     "model": (run, "save_model", 1),
     "final evaluation": (RandomAgent, "session", 2),
     "summary": (run, "_write_summary", 1),
@@ -138,7 +138,7 @@ def test_the_demo_says_how_the_demo_goes_on(
     given += ["budget.iterations=2"]
     command = ["palaestra", "demo", *given, "--out", str(tmp_path / "a folder"), *more]
     with monkeypatch.context() as patch:
-        at(patch, Player, "play", send(signal.SIGINT), 2)
+        at(patch, InProcessPlayer, "play", send(signal.SIGINT), 2)
         said = complaint(capsys, *command[1:], code=130)
     assert said.endswith(f"1 iteration is saved, go on with: {shlex.join([*command, '--resume'])}")
     assert main(shlex.split(said.partition("go on with: palaestra ")[2])) == 0
