@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,9 @@ from palaestra.trajectories.store import TrajectoryWriter, read_trajectories
 Progress = Callable[[int, int, Trajectory | None], None]
 """Called as `progress(done, total, latest)`: at the start, with what need not be played, then after each episode."""
 
+Rollout = Callable[..., Awaitable[Sequence[Trajectory]]]
+"""Plays episodes as `palaestra.agents.rollout.rollout` does, with the same arguments, wherever that is."""
+
 _FINISHED = ("ok", "overflow")
 """Statuses that stand; an episode that something outside cut off is played again on resume."""
 
@@ -47,6 +50,7 @@ async def evaluate(
     resume: bool = True,
     make_env: EnvMaker | None = None,
     progress: Progress | None = None,
+    play: Rollout = rollout,
 ) -> EvalResult:
     """Play a suite and summarise.
 
@@ -64,6 +68,7 @@ async def evaluate(
         resume: take finished episodes from the store. Without it a store that holds any is refused.
         make_env: makes an environment from its id; the registry's `make` if not given.
         progress: told of every episode.
+        play: who plays the episodes, where that is not this process.
 
     Raises:
         ConfigError: there is nothing to play, or the store holds an earlier evaluation and `resume` is off.
@@ -82,7 +87,7 @@ async def evaluate(
         noted = {KEY: conditions} if temperature is None else {KEY: conditions, "temperature": temperature}
         ledger = _Ledger(done, len(plan), noted, writer, progress)
         left = [episode for episode in plan if episode.id not in done]
-        await rollout(left, agent, make_env or _registry_make(), limits, on_done=ledger.enter)
+        await play(left, agent, make_env or _registry_make(), limits, on_done=ledger.enter)
     seconds = time.perf_counter() - began
     played = [done[episode.id] for episode in plan]
     result = EvalResult.of(played, suite=name, agent=agent.name, seconds=seconds, temperature=temperature)

@@ -178,8 +178,29 @@ class _Frame(NamedTuple):
         return self.start + _HEADER.size + len(self.payload)
 
 
+def encoded(trajectory: Trajectory) -> bytes:
+    """One trajectory as MessagePack, for a message to another process.
+
+    Raises:
+        DataError: it holds a value that has no JSON shape.
+    """
+    return msgspec.msgpack.encode(trajectory, enc_hook=_plain)
+
+
+def decoded(message: bytes) -> Trajectory:
+    """The trajectory that `encoded` made a message of.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        return _decoder.decode(message)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"the message holds no trajectory: {error}") from error
+
+
 def _frame(trajectory: Trajectory) -> bytes:
-    record = msgspec.msgpack.encode(trajectory, enc_hook=_plain)
+    record = encoded(trajectory)
     payload = zlib.compress(record, _ZLIB_LEVEL)
     if len(record) > MAX_RECORD_BYTES or len(payload) > MAX_FRAME_BYTES:
         raise DataError(
