@@ -299,6 +299,12 @@ class LearnerConfig(Config, frozen=True, kw_only=True):
     """Precision of the matrix products of the forward and backward pass."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass."""
+    merge_prefixes: Literal["never", "episode", "always"] = "never"
+    """Which rows share the forward pass of the tokens that they begin with: those of one episode whose context was cut
+    and of episodes that branched off one another (`episode`), or all, as the members of a group their prompt
+    (`always`). Changes results by rounding only."""
+    packing: bool = False
+    """Let short rows fill the room behind long ones, in place of padding. Changes results by rounding only."""
 
 
 class BudgetConfig(Config, frozen=True, kw_only=True):
@@ -321,6 +327,48 @@ class EvaluationConfig(Config, frozen=True, kw_only=True):
     """Tasks of the evaluations on the test suite, before and after training; 0 for none."""
     temperature: NonNegativeFloat | None = None
     """Of the sampling; 0 takes the likeliest token, null is the agent's own temperature."""
+
+
+class PlaceConfig(Config, frozen=True, kw_only=True):
+    """What one process of a cluster asks of the node that it is placed on; Ray finds the node."""
+
+    cpus: NonNegativeFloat = 1.0
+    """CPU cores."""
+    gpus: NonNegativeFloat = 0.0
+    """GPUs; a part of one shares it."""
+    resources: dict[str, PositiveFloat] = {}
+    """Resources that nodes were given by name, as in `{rollout: 1}` for `ray start --resources '{"rollout": 8}'`."""
+
+
+class WorkersConfig(PlaceConfig, frozen=True, kw_only=True):
+    """Processes that play: environments, agents, and their engine unless `engines` has some."""
+
+    count: NonNegative = 0
+    """How many; 0: as many as the cluster has room for when the run begins."""
+    episodes: NonNegative = 0
+    """Most episodes that one plays at once; 0 divides `rollout.concurrency` among them."""
+
+
+class LearnerPlaceConfig(PlaceConfig, frozen=True, kw_only=True):
+    """Where the learner runs."""
+
+    cpus: NonNegativeFloat = 0.0
+    """CPU cores; without cores, GPUs and resources the learner stays in the process that was started."""
+
+
+class ClusterConfig(Config, frozen=True, kw_only=True):
+    """How a run with `--launcher ray` is spread over a cluster; nothing here changes what is learned."""
+
+    workers: WorkersConfig = WorkersConfig()
+    """What plays."""
+    learner: LearnerPlaceConfig = LearnerPlaceConfig()
+    """What learns."""
+    deaths: Positive = 5
+    """Episodes whose workers died this often while they played them are given up, as errors."""
+    start_seconds: PositiveFloat = 300.0
+    """How long the first worker may take to start."""
+    silence_seconds: PositiveFloat = 300.0
+    """A worker that has not answered for so long is killed, and its episodes are played elsewhere."""
 
 
 class CheckpointConfig(Config, frozen=True, kw_only=True):
@@ -365,6 +413,8 @@ class Recipe(Config, frozen=True, kw_only=True):
     """Evaluations during and after training."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """What a killed run goes on from."""
+    cluster: ClusterConfig = ClusterConfig()
+    """How it is spread over machines, where it is."""
 
     @property
     def directory(self) -> Path:

@@ -10,7 +10,7 @@ from palaestra.errors import ConfigError, PalaestraError
 from palaestra.files import replace_text
 from palaestra.training.checkpoint import list_checkpoints
 
-FREE_TO_CHANGE = ("out", "budget", "evaluation", "checkpoint", "tensorboard", "optimiser")
+FREE_TO_CHANGE = ("out", "budget", "evaluation", "checkpoint", "tensorboard", "optimiser", "cluster")
 """Sections in which a resumed run may differ from what was begun."""
 
 
