@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +17,7 @@ from palaestra.agents.language import LanguageAgent
 from palaestra.agents.models import LoadedModel
 from palaestra.agents.opening import evaluation_settings, language_agent, limits_of
 from palaestra.agents.planner import Planner
-from palaestra.agents.rollout import Episode, rollout
+from palaestra.agents.rollout import EnvMaker, Episode, RolloutLimits, rollout
 from palaestra.config import AgentConfig, Recipe
 from palaestra.envs.registry import make
 from palaestra.envs.tasks import TaskSuite
@@ -80,6 +80,10 @@ class Player(Protocol):
         """Give back what it holds; may be called more than once."""
 
 
+OpenPlayer = Callable[[Recipe, LoadedModel], Player]
+"""Makes the player of a run, around the model that its learner trains."""
+
+
 class InProcessPlayer:
     """Plays episodes with the model's present weights, in this process.
 
@@ -95,7 +99,7 @@ class InProcessPlayer:
     async def play(self, episodes: Sequence[Episode], version: int, planner: Planner | None = None) -> list[Trajectory]:
         """As `Player.play`."""
         async with self._agent(len(episodes), self.recipe.agent, version) as agent:
-            return await rollout(episodes, agent, make, self.limits, planner=planner)
+            return await self._rollout(episodes, agent, make, self.limits, planner=planner)
 
     async def evaluate(
         self,
@@ -144,10 +148,24 @@ class InProcessPlayer:
             temperature=agent.temperature if isinstance(agent, LanguageAgent) else None,
             store=store,
             progress=progress,
+            play=self._rollout,
         )
 
     async def close(self) -> None:
         """Nothing is held between calls."""
+
+    async def _rollout(
+        self,
+        episodes: Sequence[Episode],
+        agent: Agent,
+        make_env: EnvMaker,
+        limits: RolloutLimits,
+        *,
+        planner: Planner | None = None,
+        on_done: Callable[[Trajectory], None] | None = None,
+    ) -> list[Trajectory]:
+        """As `rollout`; a subclass may let others play."""
+        return await rollout(episodes, agent, make_env, limits, planner=planner, on_done=on_done)
 
     @asynccontextmanager
     async def _agent(

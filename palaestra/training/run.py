@@ -16,6 +16,7 @@ import msgspec
 import torch
 
 from palaestra.agents.agent import Agent
+from palaestra.agents.chat import ChatFormat
 from palaestra.agents.models import LoadedModel, load_model, resolve_model
 from palaestra.agents.scripted import OracleAgent, RandomAgent
 from palaestra.config import Recipe
@@ -32,7 +33,7 @@ from palaestra.training.directory import check_directory, open_directory
 from palaestra.training.learner import Learner
 from palaestra.training.levels import curriculum_suite, curriculum_summary
 from palaestra.training.metrics import MetricsWriter
-from palaestra.training.player import InProcessPlayer, Player
+from palaestra.training.player import InProcessPlayer, OpenPlayer, Player
 from palaestra.training.providers import Run
 from palaestra.training.sampling import TaskSampler
 from palaestra.training.saving import save_model
@@ -53,7 +54,13 @@ class RunResult:
     """On the test suite, by tag: `warm` (before training), `rl` (after), `random`, `oracle`."""
 
 
-def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = None) -> RunResult:
+def train(
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    open_player: OpenPlayer = InProcessPlayer,
+) -> RunResult:
     """Train as the recipe says, into its run directory.
 
     Args:
@@ -61,6 +68,7 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
         resume: go on from the newest whole checkpoint of the directory, to the result that an undisturbed run would
             have had; from the start where there is none.
         progress: told of every row of metrics, and of the episodes of evaluations.
+        open_player: makes who plays.
 
     Returns:
         The result; after Ctrl-C one whose `stopped` is `interrupted`, with a checkpoint of the last complete iteration.
@@ -70,7 +78,7 @@ def train(recipe: Recipe, *, resume: bool = False, progress: Progress | None = N
     """
     began = time.perf_counter()
     before = costs_so_far(recipe.directory) if resume else Costs()
-    parts = _Parts.of(recipe, resume, progress)
+    parts = _Parts.of(recipe, resume, progress, open_player)
     directory = open_directory(parts.recipe, resume=resume)
     board = directory / "tensorboard" if recipe.tensorboard else None
     with (
@@ -120,7 +128,7 @@ class _Parts:
     learner: Learner
 
     @classmethod
-    def of(cls, recipe: Recipe, resume: bool, progress: Progress | None) -> Self:
+    def of(cls, recipe: Recipe, resume: bool, progress: Progress | None, open_player: OpenPlayer) -> Self:
         """Load and build everything that the recipe names."""
         check_recipe(recipe)
         recipe = msgspec.structs.replace(recipe, algorithm=resolve_algorithm(recipe.algorithm))
@@ -134,9 +142,9 @@ class _Parts:
         if recipe.warm_start.episodes:
             reference = str(base_model(recipe, suites["train"], progress))
         loaded = load_model(reference, dtype=recipe.model.dtype, device=recipe.model.device)
-        player, learner = InProcessPlayer(recipe, loaded), _learner(recipe, loaded)
+        player, learner = open_player(recipe, loaded), _learner(recipe, loaded)
         for part in learner.algorithm.parts.attachments:
-            part.attach(Run(recipe, loaded, player.chat, recipe.directory))
+            part.attach(Run(recipe, loaded, ChatFormat.from_tokenizer(loaded.tokenizer), recipe.directory))
         return cls(recipe, suites, sampler, loaded, player, learner)
 
     def trainer(
