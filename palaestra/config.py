@@ -371,6 +371,24 @@ class ClusterConfig(Config, frozen=True, kw_only=True):
     """A worker that has not answered for so long is killed, and its episodes are played elsewhere."""
 
 
+class TrainerConfig(Config, frozen=True, kw_only=True):
+    """Whether rollouts and updates take turns, or go on side by side. Algorithms do not know the difference."""
+
+    mode: Literal["sync", "async"] = "sync"
+    """`sync`: play, learn, repeat. `async`: episodes are played, with weights of their own, while the learner learns."""
+    staleness: NonNegative = 1
+    """Most updates that may lie between the weights that sampled a token and those that learn from it, when `async`. A
+    group begins only when it can still be used in time; nothing is thrown away. 0 gives the result of `sync`."""
+    quorum: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1.0
+    """Part of a group's episodes that must be over where the learner would otherwise wait for it. The others are
+    parked, and learned from once they are over, against the rewards of the whole group; their tokens may be older."""
+    correct: bool = True
+    """Where tokens may be of older weights, add the plug-in `mismatch` (truncated importance sampling) to an algorithm
+    that does not have it; its settings are under `algorithm.settings.mismatch`."""
+    restarts: NonNegative = 3
+    """How often in a row an engine that fails is started again, with the newest weights, before the run ends."""
+
+
 class CheckpointConfig(Config, frozen=True, kw_only=True):
     """What a killed run goes on from."""
 
@@ -413,6 +431,8 @@ class Recipe(Config, frozen=True, kw_only=True):
     """Evaluations during and after training."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """What a killed run goes on from."""
+    trainer: TrainerConfig = TrainerConfig()
+    """Whether rollouts wait for updates."""
     cluster: ClusterConfig = ClusterConfig()
     """How it is spread over machines, where it is."""
 

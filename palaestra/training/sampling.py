@@ -20,12 +20,17 @@ from palaestra.training.shuffle import permutation
 class Round:
     """Groups that are played together."""
 
-    episodes: list[Episode]
+    groups: list[list[Episode]]
     """Those of a group play the same task and seed."""
     places: tuple[int, ...]
     """Of the groups' tasks in the suite."""
     log: Mapping[str, float | None]
     """What chooser and allocator say of it."""
+
+    @property
+    def episodes(self) -> list[Episode]:
+        """Of all groups, in order."""
+        return [episode for group in self.groups for episode in group]
 
 
 class TaskSampler:
@@ -52,17 +57,16 @@ class TaskSampler:
         choice = (parts.chooser or self._walk)(self.suite, groups or self.config.groups, moment, taken)
         tasks = [self.suite[place] for place in choice.places]
         sizes, log = self._sizes(tasks, moment, parts)
-        episodes = [
-            Episode(
-                task=task,
-                id=f"{moment.iteration}/{number}/{member}",
-                group=f"{moment.iteration}/{number}",
-                seed=self.seed,
-            )
+        made = [
+            self.group(moment.iteration, number, task, size)
             for number, (task, size) in enumerate(zip(tasks, sizes, strict=True), start=len(taken))
-            for member in range(size)
         ]
-        return Round(episodes, tuple(choice.places), {**choice.log, **log})
+        return Round(made, tuple(choice.places), {**choice.log, **log})
+
+    def group(self, iteration: int, number: int, task: Task, size: int) -> list[Episode]:
+        """The episodes of one group."""
+        name = f"{iteration}/{number}"
+        return [Episode(task=task, id=f"{name}/{member}", group=name, seed=self.seed) for member in range(size)]
 
     def _sizes(
         self, tasks: Sequence[Task], moment: Moment, parts: Parts
