@@ -77,3 +77,12 @@ class SupportsFork(Protocol):
             seed: of all that the new one draws.
             env: its environment, for agents that may look inside.
         """
+
+
+@runtime_checkable
+class NotedSession(Protocol):
+    """A session that has something to say of its episode: what it cost, for example."""
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """What the record shall keep in its `meta`; asked once, before `close`."""

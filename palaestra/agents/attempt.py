@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from palaestra.agents.agent import Agent, Decision, Session, SupportsFork
+from palaestra.agents.agent import Agent, Decision, NotedSession, Session, SupportsFork
 from palaestra.agents.episode import EnvMaker, Episode, RolloutLimits
 from palaestra.envs.core import Env, Info, Step, SupportsVerify, Verdict
 from palaestra.envs.ending import is_meant, told
@@ -161,6 +161,8 @@ class Attempt:
             return
         if self.session is not None:
             self.record.nodes = self.session.nodes
+        if isinstance(self.session, NotedSession):
+            self.record.meta |= self.session.notes
         (session, self.session), (env, self.env) = (self.session, None), (self.env, None)
         try:
             await self._drop_spare()

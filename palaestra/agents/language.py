@@ -7,6 +7,7 @@ completion exactly as the engine sampled it; prompts are concatenations of nodes
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any
 
@@ -14,7 +15,14 @@ from palaestra.agents.actions import ActionFormat, Choices, TextAction
 from palaestra.agents.agent import Decision
 from palaestra.agents.chat import ChatFormat
 from palaestra.agents.context import ContextPolicy, FullContext, Turn
-from palaestra.agents.engines.base import Completion, Engine, Request, SamplingParams
+from palaestra.agents.engines.base import (
+    Completion,
+    ContextFullError,
+    Engine,
+    Request,
+    SamplingParams,
+    SupportsNotes,
+)
 from palaestra.envs.core import Env, Info
 from palaestra.seeds import derive_seed
 from palaestra.trajectories.record import Node
@@ -117,7 +125,10 @@ class LanguageSession:
         request = self._request(prompt, choices)
         if len(request.prompt) + request.sampling.max_tokens > agent.window:
             return Decision(status="overflow")
-        completion = await agent.engine.generate(request)
+        try:
+            completion = await agent.engine.generate(request)
+        except ContextFullError:
+            return Decision(status="overflow")
         parsed = agent.actions.parse(agent.chat, completion.ids, choices)
         index = self._add(completion)
         return Decision(
@@ -131,6 +142,12 @@ class LanguageSession:
         count, other._expected = self._before
         other.nodes, other._turns, other._parent = self.nodes[:count], self._turns[:-1], self._id
         return other
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """What the engine has to say of the conversation."""
+        engine = self.agent.engine
+        return engine.notes(self._id) if isinstance(engine, SupportsNotes) else {}
 
     async def close(self) -> None:
         """Let the engine forget the conversation."""

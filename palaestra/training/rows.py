@@ -23,7 +23,7 @@ from palaestra.errors import DataError
 from palaestra.training.batch import Allowed, Batch, Turns
 from palaestra.training.groups import require_equal_starts
 from palaestra.trajectories.branches import keepers
-from palaestra.trajectories.record import Node, Trajectory
+from palaestra.trajectories.record import UNTRAINABLE, Node, Trajectory
 
 TRAINABLE = ("ok", "overflow")
 """Statuses of episodes whose outcome is the agent's doing. The others were cut off from outside and teach nothing."""
@@ -47,32 +47,51 @@ class Rows:
 
     batch: Batch
     trajectories: list[Trajectory]
-    """Those in the batch; `batch.traj` are positions in this list."""
+    """Those in the batch, witnesses last; `batch.traj` are positions in this list."""
     left_out: dict[str, int]
     """How many others there were, by status (`empty`: nothing was sampled)."""
 
 
-def build_rows(trajectories: Sequence[Trajectory], *, temperature: float = 1.0, invalid_penalty: float = 0.0) -> Rows:
+def build_rows(
+    trajectories: Sequence[Trajectory],
+    *,
+    temperature: float = 1.0,
+    invalid_penalty: float = 0.0,
+    witnesses: Sequence[Trajectory] = (),
+) -> Rows:
     """The batch of an iteration.
 
     Args:
         trajectories: as the rollout driver gave them; order is kept.
         temperature: at which they were sampled.
         invalid_penalty: subtracted from the return for each action that the environment refused.
+        witnesses: members of the same groups that were learned from before: their returns count in the groups'
+            statistics, and none of their tokens is trained again.
 
     Raises:
-        DataError: nodes and steps that do not fit together.
+        DataError: nodes and steps that do not fit together, or an agent noted that what it played is not for training.
         TrainingError: members of a group began in different states.
     """
+    _refuse_untrainable(trajectories)
     kept = [t for t in trajectories if t.status in TRAINABLE and t.sampled_tokens]
-    require_equal_starts(kept)
+    seen = [t for t in witnesses if t.status in TRAINABLE and t.sampled_tokens]
     left_out = Counter(t.status if t.status not in TRAINABLE else "empty" for t in trajectories)
     left_out.subtract(t.status if t.status not in TRAINABLE else "empty" for t in kept)
     rows = [row for index, trajectory in enumerate(kept) for row in rows_of(trajectory, index)]
+    rows += [Row(n, row.nodes, {}) for n, t in enumerate(seen, start=len(kept)) for row in rows_of(t, n)]
+    owners = [*keepers(kept, trajectories), *([] for _ in seen)]
+    kept += seen
+    require_equal_starts(kept)
     rewards = [t.total_reward - invalid_penalty * sum(s.invalid for s in t.steps) for t in kept]
-    batch = _fill(rows, kept, rewards, temperature, keepers(kept, trajectories))
+    batch = _fill(rows, kept, rewards, temperature, owners)
     batch = batch.with_(turns=_turns(kept, invalid_penalty), episodes=tuple(kept))
     return Rows(batch=batch, trajectories=kept, left_out={k: n for k, n in sorted(left_out.items()) if n > 0})
+
+
+def _refuse_untrainable(trajectories: Sequence[Trajectory]) -> None:
+    for trajectory in trajectories:
+        if reason := trajectory.meta.get(UNTRAINABLE):
+            raise DataError(f"trajectory {trajectory.id!r} of {trajectory.agent} cannot be trained on: {reason}")
 
 
 def rows_of(trajectory: Trajectory, index: int = 0) -> list[Row]:

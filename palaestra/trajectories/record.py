@@ -21,6 +21,11 @@ Status = Literal["ok", "error", "timeout", "cancelled", "overflow"]
 """`ok`: the episode ran to its end (solved or not). `overflow`: its context window was full. Others: it was cut off."""
 
 
+UNTRAINABLE = "untrainable"
+"""Key of `Trajectory.meta` under which an agent says why nobody can learn from what it played: for example, because the
+endpoint that its model is behind tells no token ids."""
+
+
 class Node(msgspec.Struct, omit_defaults=True, kw_only=True):
     """One span of tokens."""
 

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
-from palaestra.errors import ConfigError
+from palaestra.errors import ConfigError, EngineError
 
 if TYPE_CHECKING:
     from palaestra.agents.constraint import TokenTrie
+
+
+class ContextFullError(EngineError):
+    """The prompt is too long for the model. Raised by engines that cannot tell beforehand; the episode overflows."""
 
 
 class Cut(NamedTuple):
@@ -109,3 +113,11 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Free the model; waiting requests fail."""
+
+
+@runtime_checkable
+class SupportsNotes(Protocol):
+    """An engine that has something to say of each conversation: tokens and cost, for example."""
+
+    def notes(self, session: str) -> Mapping[str, Any]:
+        """What the record of the episode shall keep in its `meta`; asked before `release`."""
