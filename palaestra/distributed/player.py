@@ -1,0 +1,132 @@
+"""The player of a cluster: groups go out to workers, trajectories come back, whatever dies on the way."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, cast
+
+import ray
+from torch import nn
+
+from palaestra.agents.agent import Agent
+from palaestra.agents.attempt import Attempt, together
+from palaestra.agents.language import LanguageAgent
+from palaestra.agents.models import LoadedModel
+from palaestra.agents.opening import language_agent
+from palaestra.agents.planner import Planner
+from palaestra.agents.rollout import EnvMaker, Episode, RolloutLimits
+from palaestra.config import AgentConfig, Recipe
+from palaestra.distributed.crew import ActorWorker, Job, hire
+from palaestra.distributed.dispatch import Dispatcher, JobAbandoned
+from palaestra.distributed.units import Unit, units_of
+from palaestra.distributed.weights import pack, skeleton_of
+from palaestra.distributed.worker import Elsewhere, Orders, Weights
+from palaestra.training.player import InProcessPlayer
+from palaestra.trajectories.record import Trajectory
+from palaestra.trajectories.store import decoded
+
+
+class RayPlayer(InProcessPlayer):
+    """Plays on the workers of a Ray cluster.
+
+    An episode samples what it would sample here, up to rounding: its draws depend on its own seeds, and the weights are
+    those of the learner when `play` or `evaluate` was called.
+    """
+
+    def __init__(self, recipe: Recipe, loaded: LoadedModel, imports: Sequence[str] = ()) -> None:
+        super().__init__(recipe, loaded)
+        self._workers = hire(recipe, skeleton_of(loaded), imports)
+        self._dispatcher: Dispatcher[Job, list[bytes]] = Dispatcher(self._workers, recipe.cluster.deaths)
+        self._serial = -1
+        self._state: Any = None
+        """Which weights were handed over last."""
+        self._ref: Any = None
+        """Where they are in the object store."""
+
+    @property
+    def workers(self) -> Sequence[ActorWorker]:
+        """Those that were hired, dead or alive."""
+        return self._workers
+
+    @property
+    def lost(self) -> int:
+        """How often a worker was lost."""
+        return self._dispatcher.lost
+
+    async def close(self) -> None:
+        """End every actor."""
+        for worker in self._workers:
+            worker.kill()
+        await self._dispatcher.close()
+
+    @asynccontextmanager
+    async def _agent(
+        self, episodes: int, settings: AgentConfig, version: int, weights: str = ""
+    ) -> AsyncIterator[LanguageAgent]:
+        engine = Elsewhere(version)
+        yield language_agent(
+            self.loaded, settings, engine=engine, chat=self.chat, name=self.recipe.name, weights=weights
+        )
+
+    async def _rollout(
+        self,
+        episodes: Sequence[Episode],
+        agent: Agent,
+        make_env: EnvMaker,
+        limits: RolloutLimits,
+        *,
+        planner: Planner | None = None,
+        on_done: Callable[[Trajectory], None] | None = None,
+    ) -> list[Trajectory]:
+        if planner is not None:
+            planner.check(agent)
+        orders = self._orders(agent, limits, planner)
+        results: list[Trajectory | None] = [None] * len(episodes)
+
+        async def play(unit: Unit) -> None:
+            for position, trajectory in zip(unit.positions, await self._played(unit, orders), strict=True):
+                results[position] = trajectory
+                if on_done:
+                    on_done(trajectory)
+
+        units = units_of(episodes, len(self._workers), whole=planner is not None)
+        await together([play(unit) for unit in units])
+        return [trajectory for trajectory in results if trajectory is not None]
+
+    async def _played(self, unit: Unit, orders: Orders) -> list[Trajectory]:
+        try:
+            return [decoded(message) for message in await self._dispatcher.do(Job(unit, orders))]
+        except JobAbandoned as error:
+            return [_given_up(episode, orders, str(error)) for episode in unit.episodes]
+
+    def _orders(self, agent: Agent, limits: RolloutLimits, planner: Planner | None) -> Orders:
+        if not isinstance(agent, LanguageAgent):
+            return Orders(agent, limits, planner)
+        weights = self._handed_over(agent.engine.weight_version)
+        return Orders(replace(agent, engine=Elsewhere(), chat=cast(Any, None)), limits, planner, weights)
+
+    def _handed_over(self, version: int) -> Weights:
+        """The learner's present weights; they are put into the object store where they have changed since the last
+        time."""
+        state = (version, _changes(self.loaded.model))
+        if state != self._state:
+            self._ref, self._state = ray.put(pack(self.loaded.model)), state
+            self._serial += 1
+        return Weights(self._serial, version, (self._ref,))
+
+
+def _changes(model: nn.Module) -> int:
+    """A number that grows with every change in place: torch counts them."""
+    return sum(parameter._version for parameter in model.parameters())
+
+
+def _given_up(episode: Episode, orders: Orders, reason: str) -> Trajectory:
+    record = Attempt(episode, orders.agent, _nobody, orders.limits, 0).record
+    record.status, record.error = "error", reason
+    return record
+
+
+def _nobody(name: str) -> Any:
+    raise AssertionError(f"nobody plays {name} here")
