@@ -1,6 +1,7 @@
 # make demo · make test · make check · make bench · make docs
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 PINS := pyproject.toml constraints.txt
@@ -9,7 +10,7 @@ PINS := pyproject.toml constraints.txt
 
 help:
 	@echo "make demo   train an agent on household tasks, evaluate it, write runs/demo/report.html"
-	@echo "make test   run the tests (ARGS='-k store' passes options to pytest)"
+	@echo "make test   run the tests, two at a time (JOBS=8: eight; ARGS='-k store' passes options to pytest)"
 	@echo "make check  ruff and mypy"
 	@echo "make bench  run the benchmarks"
 	@echo "make docs   build the documentation into site/"
@@ -18,8 +19,9 @@ help:
 demo: $(VENV)/.demo
 	$(BIN)/palaestra demo --out runs/demo $(ARGS)
 
+# A file's tests stay in one process. JOBS=0 runs all in this one, for a debugger.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
