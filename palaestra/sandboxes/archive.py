@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from palaestra.errors import SandboxPathError
-from palaestra.sandboxes.runner import CHUNK
+from palaestra.sandboxes.runner.frames import CHUNK
 from palaestra.sandboxes.transfer import Files, entries
 
 P = ParamSpec("P")

@@ -10,22 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from palaestra.errors import SandboxError, SandboxPathError
+from palaestra.sandboxes.boot import runner_program
 from palaestra.sandboxes.commands import Chunk, Exec, ExecResult, Output
 from palaestra.sandboxes.core import OnOutput, Sandbox, Session
 from palaestra.sandboxes.link import Exchange, Header, Link
 from palaestra.sandboxes.network import Network
-from palaestra.sandboxes.runner import CHUNK
+from palaestra.sandboxes.runner.frames import CHUNK
 from palaestra.sandboxes.spec import SandboxSpec
 from palaestra.sandboxes.transfer import Files, entries
 
 _GRACE = 30.0
 """Seconds beyond a command's time-out in which its runner has to answer."""
 _ENDINGS = ("exit", "signal", "timeout", "flood", "memory")
-
-
-def runner_command(python: str = "python3") -> list[str]:
-    """What is to be a sandbox's first process."""
-    return [python, "-I", "-S", "-u", "-c", Path(__file__).with_name("runner.py").read_text(encoding="utf-8")]
 
 
 class AttachedSandbox(Sandbox):
@@ -46,6 +42,7 @@ class AttachedSandbox(Sandbox):
             SandboxPathError: the work folder is not there, or cannot be written to.
             SandboxError: there is no runner.
         """
+        await self.link.begin(runner_program())
         await self.link.hello()
         spec = self.spec
         if spec.network:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from palaestra.errors import SandboxError, SandboxPathError
-from palaestra.sandboxes.runner import CHUNK, FRAME, LONGEST, OVERHEAD, WINDOW
+from palaestra.sandboxes.runner.frames import CHUNK, FRAME, LONGEST, OVERHEAD, WINDOW
 
 Header = dict[str, Any]
 
@@ -198,6 +198,12 @@ class Link:
         self._hello = self.exchange()
         self._writing = asyncio.Lock()
         self._reading = asyncio.create_task(self._read())
+
+    async def begin(self, program: bytes) -> None:
+        """Send what is to speak to us. Where nobody takes it, that is told by what is read, and better."""
+        with suppress(OSError):
+            async with self._writing:
+                await self._wire.write(program)
 
     async def hello(self) -> Header:
         """What the runner says of itself when it has started."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from palaestra.errors import SandboxDaemonError
-from palaestra.sandboxes.attached import runner_command
+from palaestra.sandboxes.boot import runner_command
 from palaestra.sandboxes.seccomp import contained
 from palaestra.sandboxes.spec import SandboxSpec
 

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from palaestra.errors import SandboxPathError
-from palaestra.sandboxes.runner import OVERHEAD, holding, shown, write_all
+from palaestra.sandboxes.runner.files import write_all
+from palaestra.sandboxes.runner.frames import OVERHEAD, shown
+from palaestra.sandboxes.runner.trees import holding
 
 Entry = dict[str, Any]
 

@@ -17,14 +17,16 @@ from hypothesis import strategies as st
 
 from palaestra.errors import SandboxError, SandboxPathError
 from palaestra.sandboxes import runner
-from palaestra.sandboxes.attached import AttachedSandbox, runner_command
+from palaestra.sandboxes.attached import AttachedSandbox
+from palaestra.sandboxes.boot import runner_command, runner_parts, runner_program
 from palaestra.sandboxes.commands import Exec
 from palaestra.sandboxes.core import Sandbox, Snapshot
 from palaestra.sandboxes.link import Link, StreamWire
-from palaestra.sandboxes.runner import FRAME, Stream
+from palaestra.sandboxes.runner.frames import FRAME
+from palaestra.sandboxes.runner.pipes import Stream
 from palaestra.sandboxes.spec import SandboxSpec
 
-SOURCE = Path(runner.__file__)
+SOURCES = Path(runner.__file__).parent
 
 
 class Plain(AttachedSandbox):
@@ -68,17 +70,32 @@ def framed(header: bytes, payload: bytes = b"") -> bytes:
     return FRAME.pack(len(header), len(payload)) + header + payload
 
 
-def test_it_is_one_file_for_python_3_8_that_fits_into_an_argument() -> None:
-    text = SOURCE.read_text(encoding="utf-8")
-    assert len(text.encode()) < 120_000
-    tree = ast.parse(text, feature_version=(3, 8))
-    imported = {
-        (name.name if isinstance(node, ast.Import) else str(node.module)).partition(".")[0]
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for name in node.names
-    }
-    assert imported <= {*sys.stdlib_module_names}
+def test_all_its_files_are_sent_and_need_python_3_8_and_each_other() -> None:
+    assert {*runner_parts(), "__init__"} == {each.stem for each in SOURCES.glob("*.py")}
+    for number, part in enumerate(runner_parts()):
+        tree = ast.parse((SOURCES / f"{part}.py").read_text(encoding="utf-8"), feature_version=(3, 8))
+        for node in tree.body:
+            if isinstance(node, ast.Import):
+                assert {name.name for name in node.names} <= sys.stdlib_module_names
+            elif isinstance(node, ast.ImportFrom):
+                package, _, name = str(node.module).rpartition(".")
+                known = name in runner_parts()[:number] if package == runner.__name__ else not package
+                assert known, f"{part} imports {node.module}"
+    assert len(" ".join(runner_command()).encode()) < 1000
+
+
+def test_what_is_compiled_tells_nothing_of_this_machine() -> None:
+    assert str(SOURCES.parent).encode() not in runner_program()
+
+
+def test_it_is_read_as_text_where_it_is_compiled_for_another_python(tmp_path: Path) -> None:
+    async def test(sandbox: Plain) -> None:
+        assert (await sandbox.exec(Exec(argv=("echo", "here")))).stdout.text == "here\n"
+
+    with pytest.MonkeyPatch.context() as patch:
+        other = b"\0\0\0\0" + runner_program()[4:]
+        patch.setattr("palaestra.sandboxes.attached.runner_program", lambda: other)
+        plainly(tmp_path, test)
 
 
 def pythons() -> list[str]:
@@ -124,7 +141,7 @@ def test_it_runs_on_every_python_that_is_here(tmp_path: Path) -> None:
 def test_what_is_no_request_ends_it(sent: bytes) -> None:
     process, ours = started()
     with ours:
-        ours.sendall(sent)
+        ours.sendall(runner_program() + sent)
         assert process.wait(20) == 0
 
 

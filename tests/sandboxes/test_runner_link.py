@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from palaestra.errors import SandboxError
 from palaestra.sandboxes.link import Frames, Link, frame
-from palaestra.sandboxes.runner import FRAME, WINDOW
+from palaestra.sandboxes.runner.frames import FRAME, WINDOW
 
 
 class Lies:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from palaestra.errors import SandboxError, SandboxPathError
-from palaestra.sandboxes.attached import runner_command
+from palaestra.sandboxes.boot import runner_command
 from palaestra.sandboxes.core import Backend, Sandbox
 from palaestra.sandboxes.docker.attachment import Attachment
 from palaestra.sandboxes.docker.containers import check, sandbox_config

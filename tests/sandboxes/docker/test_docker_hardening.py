@@ -153,7 +153,7 @@ def test_too_much_memory_is_told_and_survived(host):
 
 def test_the_work_folder_counts_as_memory(host):
     async def test(sandbox):
-        await told(sandbox, "head -c 60000000 /dev/zero > data")
+        await told(sandbox, "head -c 80000000 /dev/zero > data")
         result = await sandbox.exec(Exec(argv=("python3", "-c", "b'x' * (60 << 20)")))
         assert result.ending == "memory"
         await told(sandbox, "rm data")
