@@ -13,8 +13,10 @@ from palaestra.training.batch import Allowed, Batch
 from palaestra.training.curve import Curve
 from palaestra.training.distribution import distribution_statistics
 from palaestra.training.head import HeadShape
+from palaestra.training.layout import Arrangement, Layout, by_budget, layout
 from palaestra.training.logprob import logprob_entropy
 from palaestra.training.seams import Statistic
+from palaestra.training.tree_attention import attention_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,12 @@ class MicroBatch:
     """[p] int64: their policy tokens, as positions in `Flat`."""
     width: int
     """Columns to read."""
+    layout: Layout | None = None
+    """Where the rows are in sequences of another shape; `None`: each is a sequence."""
+
+    def read(self, flat: Flat) -> int:
+        """Tokens that go through the model, padding excluded."""
+        return int(flat.span[self.rows].sum()) if self.layout is None else self.layout.read
 
 
 def micro_batches(flat: Flat, rows: Tensor, budget: int) -> Iterator[MicroBatch]:
@@ -70,6 +78,30 @@ def micro_batches(flat: Flat, rows: Tensor, budget: int) -> Iterator[MicroBatch]
         part = rows[start : start + max(1, budget // width)]
         yield MicroBatch(part, flat.tokens_of(part), width)
         start += len(part)
+
+
+def arranged(
+    batch: Batch, flat: Flat, rows: Tensor, budget: int, arrangement: Arrangement, part: tuple[int, int] = (0, 1)
+) -> Iterator[MicroBatch]:
+    """As `micro_batches`, of sequences in which rows share what they begin with.
+
+    Args:
+        batch: what `rows` [b] are rows of.
+        flat: its index.
+        rows: to be covered.
+        budget: padded tokens of a micro-batch.
+        arrangement: how rows become sequences.
+        part: (k, n), the k-th of n disjoint parts that together cover `rows`; a tree is in one of them.
+    """
+    mine, of = part
+    sequences = arrangement.sequences(batch, flat.span, rows, budget)[mine::of]
+    for some in by_budget(sequences, budget):
+        members = torch.tensor(sorted(row for each in some for tree in each for row in tree.places))
+        tokens = flat.tokens_of(members)
+        counts = flat.offsets[members + 1] - flat.offsets[members]
+        owner = torch.repeat_interleave(torch.arange(len(members)), counts)
+        shape = layout(some, members, flat.column[tokens] - 1, owner)
+        yield MicroBatch(members, tokens, shape.ids.shape[1], shape)
 
 
 class Scores(NamedTuple):
@@ -110,8 +142,7 @@ class PolicyModel:
         Rows are padded on the right and attention is causal, so no mask is needed: padding comes after what counts.
         """
         device = self.device
-        before = flat.column[part.tokens] - 1
-        hidden = self.hidden(batch.ids[part.rows, : part.width])[part_rows(flat, part).to(device), before.to(device)]
+        hidden = self.states(batch, flat, part)
         labels = batch.ids[flat.row[part.tokens], flat.column[part.tokens]].to(device)
         allowed = None if batch.allowed is None else select_allowed(batch.allowed, part.tokens).to(device)
         weight, bias, shape = self.head.weight, self.head.bias, self.shape
@@ -129,10 +160,25 @@ class PolicyModel:
         extra = distribution_statistics(statistics, hidden, weight, labels, curve=curve, allowed=allowed, bias=bias)
         return Scores(logprob, entropy, extra)
 
-    def hidden(self, ids: Tensor) -> Tensor:
-        """Last hidden states [b, t, D] of `ids` [b, t]."""
+    def states(self, batch: Batch, flat: Flat, part: MicroBatch) -> Tensor:
+        """Last hidden states [p, D] before the micro-batch's policy tokens."""
+        device, shape = self.device, part.layout
+        if shape is not None:
+            return self.laid_out(shape)[shape.sequence.to(device), shape.place.to(device)]
+        before = flat.column[part.tokens] - 1
+        return self.hidden(batch.ids[part.rows, : part.width])[part_rows(flat, part).to(device), before.to(device)]
+
+    def laid_out(self, shape: Layout) -> Tensor:
+        """Last hidden states [s, L, D] of a layout."""
+        if shape.plain:
+            return self.hidden(shape.ids)
+        mask = attention_mask(self.model, shape, self.device)
+        return self.hidden(shape.ids, position_ids=shape.position.to(self.device), attention_mask=mask)
+
+    def hidden(self, ids: Tensor, **more: Any) -> Tensor:
+        """Last hidden states [b, t, D] of `ids` [b, t]; `more` goes to the model."""
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            state: Tensor = self.trunk(input_ids=ids.to(self.device), use_cache=False).last_hidden_state
+            state: Tensor = self.trunk(input_ids=ids.to(self.device), use_cache=False, **more).last_hidden_state
         return state
 
 

@@ -24,14 +24,16 @@ from palaestra.errors import CheckpointError, ConfigError, TrainingError
 from palaestra.training.algorithm import Algorithm
 from palaestra.training.batch import Batch
 from palaestra.training.checkpoint import blend, load_weights
-from palaestra.training.forward import Flat, MicroBatch, PolicyModel, Scores, micro_batches
+from palaestra.training.forward import Flat, MicroBatch, PolicyModel, Scores, arranged, micro_batches
+from palaestra.training.layout import Arrangement
 from palaestra.training.numbering import number
 from palaestra.training.optimiser import Optimiser, learning_rate
-from palaestra.training.ranks import add_up, added_up, ranks, share
+from palaestra.training.ranks import add_up, added_up, rank, ranks, share
 from palaestra.training.recompute import recompute_activations
 from palaestra.training.seams import BoundTerm, Extra, Moment, Statistic
 from palaestra.training.shuffle import permutation
 from palaestra.training.step import Marked, Source, Totals, gather, mark
+from palaestra.training.tree_attention import reading_cost, require_trees
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -82,6 +84,7 @@ class Learner:
         model.eval()
         if self.config.gradient_checkpointing:
             recompute_activations(model)
+        self.arrangement = _arrangement(self.config, model)
         make = algorithm.parts.critic
         self.critic = None if make is None else make(self.policy, self.config)
 
@@ -131,11 +134,11 @@ class Learner:
         """What the present weights (or another policy) say of the policy tokens of `rows` (all that were kept); columns
         [B, T] float32, 0 elsewhere."""
         policy, flat = policy or self.policy, Flat.of(batch)
-        mine = share(batch.rows if rows is None else rows)
+        rows = batch.rows if rows is None else rows
         names = ["logprob", "entropy", *(statistic.name for statistic in statistics)]
         columns = {name: torch.zeros(len(flat.row)) for name in names}
         with torch.no_grad():
-            for part in micro_batches(flat, mine, self.config.micro_batch_tokens):
+            for part in self._parts(batch, flat, rows, like=policy in (self.policy, self.reference)):
                 scores = policy(batch, flat, part, statistics)
                 for name, values in {"logprob": scores[0], "entropy": scores[1], **scores[2]}.items():
                     columns[name][part.tokens] = values.float().cpu()
@@ -238,11 +241,11 @@ class Learner:
                 assert source.batch.advantage is not None
                 rows = rows[(source.batch.advantage[rows] != 0).any(1)]
             trained += len(rows)
-            for part in micro_batches(source.flat, share(rows), self.config.micro_batch_tokens):
+            for part in self._parts(source.batch, source.flat, rows):
                 value = self._loss(source, part, weights, marked, totals)
                 loss += float(value.detach())
                 value.backward()  # type: ignore[no-untyped-call]
-                totals.read += int(source.flat.span[part.rows].sum())
+                totals.read += part.read(source.flat)
         loss = added_up({"loss": loss})["loss"]
         totals.loss += loss
         if not math.isfinite(loss):
@@ -253,6 +256,13 @@ class Learner:
             if not math.isfinite(norm):
                 raise TrainingError(f"the gradient norm is {norm}")
             totals.norms.append(norm)
+
+    def _parts(self, batch: Batch, flat: Flat, rows: Tensor, like: bool = True) -> Iterator[MicroBatch]:
+        """This rank's micro-batches of `rows` [b], for the policy or a model `like` it."""
+        budget = self.config.micro_batch_tokens
+        if self.arrangement is None or not like:
+            return micro_batches(flat, share(rows), budget)
+        return arranged(batch, flat, rows, budget, self.arrangement, (rank(), ranks()))
 
     def _marked(self, source: Source, moment: Moment) -> Marked:
         """What the gates say. Before the iteration's first step, the present policy is the old one."""
@@ -299,6 +309,18 @@ class Learner:
                     totals.shares.add(prefix + name)
                 _add(totals.diagnostics, prefix + name, value.detach().double().sum())
         return loss
+
+
+def _arrangement(config: LearnerConfig, model: Any) -> Arrangement | None:
+    """How rows become sequences; `None`: each is one.
+
+    Raises:
+        ConfigError: the model cannot read several in one sequence.
+    """
+    if config.merge_prefixes == "never" and not config.packing:
+        return None
+    require_trees(model, "learner.packing" if config.packing else "learner.merge_prefixes")
+    return Arrangement(reading_cost(model), config.merge_prefixes, config.packing)
 
 
 def _source(extra: Extra) -> Source:

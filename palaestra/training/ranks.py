@@ -23,6 +23,11 @@ def ranks() -> int:
     return dist.get_world_size() if _running() else 1
 
 
+def rank() -> int:
+    """Which of them this one is, from 0."""
+    return dist.get_rank() if _running() else 0
+
+
 def share(rows: Tensor) -> Tensor:
     """This rank's part of `rows` [b]; the parts of all ranks are disjoint and cover them."""
     return rows[dist.get_rank() :: dist.get_world_size()] if _running() else rows
