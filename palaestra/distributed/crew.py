@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,8 +18,7 @@ from palaestra.config import Recipe
 from palaestra.distributed.cluster import check_room, options_of, room
 from palaestra.distributed.dispatch import WorkerLost
 from palaestra.distributed.units import Unit
-from palaestra.distributed.weights import Skeleton
-from palaestra.distributed.worker import Equipment, Orders, Worker
+from palaestra.distributed.worker import Orders, Setup, Worker
 from palaestra.errors import TrainingError
 
 
@@ -104,7 +105,7 @@ class ActorWorker:
                 return
 
 
-def hire(recipe: Recipe, skeleton: Skeleton, imports: Sequence[str] = ()) -> list[ActorWorker]:
+def hire(recipe: Recipe, imports: Sequence[str] = ()) -> list[ActorWorker]:
     """Ask Ray for the workers of a run; they start in the background.
 
     Raises:
@@ -115,7 +116,8 @@ def hire(recipe: Recipe, skeleton: Skeleton, imports: Sequence[str] = ()) -> lis
     check_room("cluster.workers", place)
     count = place.count or room(place)
     places = place.episodes or math.ceil(recipe.rollout.concurrency / count)
-    equipment = ray.put(Equipment(recipe, skeleton, "cuda" if place.gpus else "cpu", places, tuple(imports)))
+    device = "cuda" if place.gpus else "cpu"
+    setup = Setup(device, places, max(1, recipe.model.threads), tuple(imports), tuple(map(os.path.abspath, sys.path)))
     options = {
         **options_of(place),
         "max_restarts": -1,
@@ -125,7 +127,7 @@ def hire(recipe: Recipe, skeleton: Skeleton, imports: Sequence[str] = ()) -> lis
     }
     made = ray.remote(Worker)
     return [
-        ActorWorker(made.options(**options).remote(equipment), places, cluster.start_seconds, cluster.silence_seconds)
+        ActorWorker(made.options(**options).remote(setup), places, cluster.start_seconds, cluster.silence_seconds)
         for _ in range(count)
     ]
 

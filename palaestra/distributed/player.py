@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import ray
 from torch import nn
 
 from palaestra.agents.agent import Agent
 from palaestra.agents.attempt import Attempt, together
+from palaestra.agents.engines.base import Completion, Request
 from palaestra.agents.language import LanguageAgent
 from palaestra.agents.models import LoadedModel
 from palaestra.agents.opening import language_agent
 from palaestra.agents.planner import Planner
 from palaestra.agents.rollout import EnvMaker, Episode, RolloutLimits
+from palaestra.agents.scripted import RandomAgent
 from palaestra.config import AgentConfig, Recipe
 from palaestra.distributed.crew import ActorWorker, Job, hire
 from palaestra.distributed.dispatch import Dispatcher, JobAbandoned
 from palaestra.distributed.units import Unit, units_of
 from palaestra.distributed.weights import pack, skeleton_of
-from palaestra.distributed.worker import Elsewhere, Orders, Weights
+from palaestra.distributed.worker import Orders, Policy, Refs
+from palaestra.envs.registry import make
+from palaestra.errors import EngineError
 from palaestra.training.player import InProcessPlayer
 from palaestra.trajectories.record import Trajectory
 from palaestra.trajectories.store import decoded
@@ -37,12 +40,13 @@ class RayPlayer(InProcessPlayer):
 
     def __init__(self, recipe: Recipe, loaded: LoadedModel, imports: Sequence[str] = ()) -> None:
         super().__init__(recipe, loaded)
-        self._workers = hire(recipe, skeleton_of(loaded), imports)
+        self._workers = hire(recipe, imports)
         self._dispatcher: Dispatcher[Job, list[bytes]] = Dispatcher(self._workers, recipe.cluster.deaths)
+        self._skeleton = ray.put(skeleton_of(loaded))
         self._serial = -1
         self._state: Any = None
         """Which weights were handed over last."""
-        self._ref: Any = None
+        self._packing: Any = None
         """Where they are in the object store."""
 
     @property
@@ -65,7 +69,7 @@ class RayPlayer(InProcessPlayer):
     async def _agent(
         self, episodes: int, settings: AgentConfig, version: int, weights: str = ""
     ) -> AsyncIterator[LanguageAgent]:
-        engine = Elsewhere(version)
+        engine = Elsewhere(settings, version)
         yield language_agent(
             self.loaded, settings, engine=engine, chat=self.chat, name=self.recipe.name, weights=weights
         )
@@ -82,7 +86,7 @@ class RayPlayer(InProcessPlayer):
     ) -> list[Trajectory]:
         if planner is not None:
             planner.check(agent)
-        orders = self._orders(agent, limits, planner)
+        orders = Orders(self._who(agent), limits, planner)
         results: list[Trajectory | None] = [None] * len(episodes)
 
         async def play(unit: Unit) -> None:
@@ -99,34 +103,47 @@ class RayPlayer(InProcessPlayer):
         try:
             return [decoded(message) for message in await self._dispatcher.do(Job(unit, orders))]
         except JobAbandoned as error:
-            return [_given_up(episode, orders, str(error)) for episode in unit.episodes]
+            return [self._given_up(episode, str(error)) for episode in unit.episodes]
 
-    def _orders(self, agent: Agent, limits: RolloutLimits, planner: Planner | None) -> Orders:
-        if not isinstance(agent, LanguageAgent):
-            return Orders(agent, limits, planner)
-        weights = self._handed_over(agent.engine.weight_version)
-        return Orders(replace(agent, engine=Elsewhere(), chat=cast(Any, None)), limits, planner, weights)
+    def _given_up(self, episode: Episode, reason: str) -> Trajectory:
+        record = Attempt(episode, RandomAgent(self.recipe.name), make, self.limits, 0).record
+        record.status, record.error = "error", reason
+        return record
 
-    def _handed_over(self, version: int) -> Weights:
-        """The learner's present weights; they are put into the object store where they have changed since the last
-        time."""
-        state = (version, _changes(self.loaded.model))
-        if state != self._state:
-            self._ref, self._state = ray.put(pack(self.loaded.model)), state
+    def _who(self, agent: Agent) -> Policy | Agent:
+        if not (isinstance(agent, LanguageAgent) and isinstance(agent.engine, Elsewhere)):
+            return agent
+        engine, state = agent.engine, (agent.engine.weight_version, _changes(self.loaded.model))
+        if state != self._state:  # into the object store once, however many workers fetch them
+            self._packing, self._state = ray.put(pack(self.loaded.model)), state
             self._serial += 1
-        return Weights(self._serial, version, (self._ref,))
+        refs = Refs(self._skeleton, self._packing)
+        return Policy(agent.name, engine.settings, self._serial, engine.weight_version, refs)
+
+
+class Elsewhere:
+    """Stands for the engine of the policy, which workers have."""
+
+    context_length = 0
+
+    def __init__(self, settings: AgentConfig, version: int) -> None:
+        self.settings, self.weight_version = settings, version
+
+    async def generate(self, request: Request) -> Completion:
+        """Refuse."""
+        raise EngineError("this agent plays on the workers; it has no engine here")
+
+    async def update_weights(self, weights: Mapping[str, Any], version: int) -> None:
+        """Note the version."""
+        self.weight_version = version
+
+    async def release(self, session: str) -> None:
+        """Nothing is kept."""
+
+    async def close(self) -> None:
+        """Nothing is held."""
 
 
 def _changes(model: nn.Module) -> int:
     """A number that grows with every change in place: torch counts them."""
     return sum(parameter._version for parameter in model.parameters())
-
-
-def _given_up(episode: Episode, orders: Orders, reason: str) -> Trajectory:
-    record = Attempt(episode, orders.agent, _nobody, orders.limits, 0).record
-    record.status, record.error = "error", reason
-    return record
-
-
-def _nobody(name: str) -> Any:
-    raise AssertionError(f"nobody plays {name} here")

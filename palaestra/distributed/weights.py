@@ -74,14 +74,14 @@ def unpack(packing: Packing) -> dict[str, Tensor]:
         }
 
 
-def built(skeleton: Skeleton, packing: Packing, device: str) -> PreTrainedModel:
+def built(skeleton: Skeleton, packing: Packing, device: str) -> LoadedModel:
     """The skeleton's model, able to play, with weights of its own."""
     model, given = skeleton.model, unpack(packing)
     for name, own in model.state_dict(keep_vars=True).items():
         if name in given:
             own.data = given[name].clone()
     placed: PreTrainedModel = model.to(device)
-    return placed.eval()
+    return LoadedModel(placed.eval(), skeleton.tokenizer, skeleton.name)
 
 
 def _packed(tensor: Tensor) -> Packed:

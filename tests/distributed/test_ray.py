@@ -91,7 +91,5 @@ def test_the_same_run_also_when_a_node_dies(cluster: Cluster, launcher: RayLaunc
 
 def test_what_no_node_has_is_refused(launcher: RayLauncher, tmp_path: Path) -> None:
     save_tiny_model(tmp_path / "base")
-    with pytest.raises(
-        ConfigError, match=r"no node of the cluster has GPU 4, which cluster\.workers asks for; .*CPU 1"
-    ):
+    with pytest.raises(ConfigError, match=r"no node of the cluster has GPU 4, which cluster\.workers asks for; .*CPU"):
         launcher(levers_recipe(tmp_path, "cluster.workers.cpus=0", "cluster.workers.gpus=4"))
