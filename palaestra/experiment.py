@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -25,6 +25,15 @@ Watch = Callable[[Recipe], Progress]
 """Gives the `Progress` of one training."""
 
 
+class Launcher(Protocol):
+    """Trains as `palaestra.training.run.train` does."""
+
+    def __call__(
+        self, recipe: Recipe, *, resume: bool = False, progress: Callable[[Mapping[str, Any]], None] | None = None
+    ) -> RunResult:
+        """See there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of an experiment."""
@@ -37,7 +46,12 @@ class Outcome:
 
 
 def run_experiment(
-    recipe: Recipe, *, baseline: Recipe | None = None, resume: bool = False, progress: Watch | None = None
+    recipe: Recipe,
+    *,
+    baseline: Recipe | None = None,
+    resume: bool = False,
+    progress: Watch | None = None,
+    launcher: Launcher | None = None,
 ) -> Outcome:
     """Train as the recipe says, evaluate before and after on the test suite, and write summary and report.
 
@@ -46,14 +60,16 @@ def run_experiment(
         baseline: another recipe to train afterwards, with a run directory of its own, and to show beside the first.
         resume: go on from the newest checkpoint there.
         progress: asked once for each recipe that is trained.
+        launcher: trains elsewhere than in this process.
 
     Raises:
         MissingExtraError: the extra `train` is not installed.
         PalaestraError: naming cause and mend; what was done before is on disk.
     """
     require_training()
-    from palaestra.training.run import train
+    from palaestra.training.run import train as here
 
+    train = launcher or here
     known = costs_so_far(recipe.directory).peak_rss_bytes if resume else 0
     with PeakMemory(known=known) as memory:
         result = train(recipe, resume=resume, progress=progress(recipe) if progress else None)

@@ -14,7 +14,7 @@ from palaestra.cli.progress import Bars
 from palaestra.config import Recipe
 
 if TYPE_CHECKING:
-    from palaestra.experiment import Outcome
+    from palaestra.experiment import Launcher, Outcome
 
 _ROWS = {
     "random": "success_random",
@@ -28,7 +28,14 @@ _TAGS = {"warm": "the base model", "rl": "on held-out tasks", "random": "random"
 """What is said of each evaluation on the test suite while it plays."""
 
 
-def run_with_bar(recipe: Recipe, *, baseline: Recipe | None = None, resume: bool, command: str = "") -> int:
+def run_with_bar(
+    recipe: Recipe,
+    *,
+    baseline: Recipe | None = None,
+    resume: bool,
+    command: str = "",
+    launcher: Launcher | None = None,
+) -> int:
     """Run the experiment, print its summary and the path of its report; returns the exit code.
 
     Args:
@@ -36,11 +43,13 @@ def run_with_bar(recipe: Recipe, *, baseline: Recipe | None = None, resume: bool
         baseline: what to train afterwards, to stand beside it.
         resume: go on from what is there.
         command: what goes on with it after an interruption; `palaestra train DIRECTORY --resume` if not given.
+        launcher: trains elsewhere than in this process.
     """
     from palaestra.experiment import run_experiment
 
     with Bars() as bars:
-        outcome = run_experiment(recipe, baseline=baseline, resume=resume, progress=partial(TrainingBar, bars))
+        watch = partial(TrainingBar, bars)
+        outcome = run_experiment(recipe, baseline=baseline, resume=resume, progress=watch, launcher=launcher)
     if outcome.report is None:
         done = outcome.result.counters.iteration
         saved = "1 iteration is saved" if done == 1 else f"{done} iterations are saved"
