@@ -1,21 +1,24 @@
-"""Agents by reference: `random`, `oracle`, a run directory, or a model."""
+"""Agents by reference: `random`, `oracle`, a run directory, a model, or a model behind an endpoint."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from palaestra.agents.agent import Agent
+from palaestra.agents.engines.openai.address import PREFIX, is_api
 from palaestra.agents.rollout import RolloutLimits
 from palaestra.agents.scripted import OracleAgent, RandomAgent
 from palaestra.config import AgentConfig, Recipe, load_recipe
-from palaestra.errors import UnknownNameError
+from palaestra.errors import UnknownNameError, require
 
 if TYPE_CHECKING:
+    from palaestra.agents.api.settings import ApiSettings
     from palaestra.agents.chat import ChatFormat
     from palaestra.agents.engines.base import Engine
     from palaestra.agents.language import LanguageAgent
@@ -75,10 +78,18 @@ async def open_agent(
     top_p: float = 1.0,
     slots: int = 64,
     device: str | None = None,
+    endpoint: ApiSettings | None = None,
 ) -> AsyncIterator[Agent]:
     """`load_agent`'s agent, closed at the end of the block; arguments and errors are the same."""
     agent = load_agent(
-        reference, settings, temperature=temperature, top_k=top_k, top_p=top_p, slots=slots, device=device
+        reference,
+        settings,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        slots=slots,
+        device=device,
+        endpoint=endpoint,
     )
     async with closing(agent):
         yield agent
@@ -103,17 +114,20 @@ def load_agent(
     top_p: float = 1.0,
     slots: int = 64,
     device: str | None = None,
+    endpoint: ApiSettings | None = None,
 ) -> Agent:
     """An agent; whoever calls closes it (`closing`).
 
     Args:
-        reference: `random`, `oracle`, a run directory, `palaestra-tiny`, a model directory or a GGUF file.
+        reference: `random`, `oracle`, a run directory, `palaestra-tiny`, a model directory, a GGUF file, or
+            `openai:MODEL@URL`.
         settings: how a model plays; `settings_of(reference)` if not given.
         temperature: instead of that in `settings`; 0 takes the likeliest token.
         top_k: as `SamplingParams.top_k`.
         top_p: as `SamplingParams.top_p`.
         slots: episodes that the engine computes at once.
         device: torch device of a model; its run's, or the CPU, if not given.
+        endpoint: all settings of `openai:MODEL@URL`, for which the others, apart from `temperature`, do not count.
 
     Raises:
         UnknownNameError: there is no such agent.
@@ -123,12 +137,14 @@ def load_agent(
     """
     if reference in PLAIN:
         return PLAIN[reference]()
+    if is_api(reference):
+        return _behind_endpoint(reference, endpoint, temperature)
     from palaestra.agents.fingerprint import weights_fingerprint
     from palaestra.agents.models import SHIPPED, load_model, resolve_model
     from palaestra.config import ModelConfig
 
     if reference not in SHIPPED and not Path(reference).expanduser().exists():
-        raise UnknownNameError("agent", reference, [*PLAIN, *SHIPPED])
+        raise UnknownNameError("agent", reference, [*PLAIN, *SHIPPED, f"{PREFIX}MODEL@URL"])
     recipe = recipe_of(reference)
     config = ModelConfig() if recipe is None else recipe.model
     loaded = load_model(reference, dtype=config.dtype, device=device or config.device)
@@ -136,6 +152,15 @@ def load_agent(
     agent = language_agent(loaded, settings or settings_of(reference), slots=slots, weights=weights)
     changes = {} if temperature is None else {"temperature": temperature}
     return agent.with_(top_k=top_k, top_p=top_p, **changes)
+
+
+def _behind_endpoint(reference: str, endpoint: ApiSettings | None, temperature: float | None) -> Agent:
+    require("aiohttp", "openai")
+    from palaestra.agents.api.opening import load_api_agent
+    from palaestra.agents.api.settings import ApiSettings
+
+    settings = endpoint or ApiSettings()
+    return load_api_agent(reference, settings if temperature is None else replace(settings, temperature=temperature))
 
 
 def language_agent(

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from palaestra.cli.endpoint import configure_endpoint, endpoint_settings, refuse_endpoint_options
 from palaestra.cli.parser import Parser, UsageError, non_negative, positive, share, temperature
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ EXAMPLES = """  palaestra eval alfworld:test --agent oracle
   palaestra eval alfworld:test --agent runs/demo --temperature 0.4
   palaestra eval alfworld:test --agent model.gguf --action choice --episodes 20
   palaestra eval alfworld:test --agent palaestra-tiny --out runs/base --resume
-  palaestra eval quiz:test --agent random --import quiz.py"""
+  palaestra eval quiz:test --agent random --import quiz.py
+  palaestra eval alfworld:test --agent openai:my-model@http://127.0.0.1:8000/v1 --episodes 50
+  palaestra eval search:test --agent openai:gpt-4.1-mini --action tool --price 0.40,1.60 --requests-per-minute 300"""
 
 
 def configure(parser: Parser) -> None:
@@ -35,7 +38,9 @@ def configure(parser: Parser) -> None:
         "suite", metavar="SUITE", help="NAME[/LEVEL]:SPLIT, as in alfworld/small:test or alfworld:test[300:600]"
     )
     parser.add_argument(
-        "--agent", required=True, help="random, oracle, a run directory, palaestra-tiny, a model directory or GGUF file"
+        "--agent",
+        required=True,
+        help="random, oracle, a run directory, palaestra-tiny, a model directory or GGUF file, or openai:MODEL[@URL]",
     )
     parser.add_argument("--episodes", type=positive, default=200, metavar="N", help="tasks to play (default: 200)")
     parser.add_argument("--seed", type=non_negative, default=0, help="of what the agent draws (default: 0)")
@@ -46,8 +51,8 @@ def configure(parser: Parser) -> None:
     )
     parser.add_argument(
         "--action",
-        choices=("text", "choice", "message"),
-        help="write commands freely, only admissible ones, or whole messages (default: the run's, or text)",
+        choices=("text", "choice", "message", "tool"),
+        help="write commands freely, only admissible ones, whole messages, or call tools (default: the run's, or text)",
     )
     parser.add_argument(
         "--max-turns", type=positive, metavar="N", help="most actions of an episode (default: the run's, or 50)"
@@ -64,6 +69,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="store episodes and result in DIR, laid out as a run")
     parser.add_argument("--resume", action="store_true", help="go on with the episodes that --out already holds")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    configure_endpoint(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -114,16 +120,12 @@ def _show(result: EvalResult, *, as_json: bool) -> None:
 
 def _evaluate(args: argparse.Namespace, watch: _Watch) -> EvalResult:
     """Everything is loaded before the event loop starts, which would hold Ctrl-C back until then."""
-    from palaestra.agents.opening import load_agent
     from palaestra.cli.progress import Bars
     from palaestra.envs.deadline import run_to_the_end
     from palaestra.envs.tasks import load_suite
 
     suite = load_suite(args.suite, **suite_params(args.param))
-    settings, limits = _settings(args), _limits(args)
-    agent = load_agent(
-        args.agent, settings, top_k=args.top_k, top_p=args.top_p, slots=args.concurrency, device=args.device
-    )
+    agent, limits = _agent(args), _limits(args)
     store = _store(args)
     with Bars() as bars:
         show = bars.episodes(f"{args.agent} on {args.suite}")
@@ -159,6 +161,18 @@ async def _play(
             resume=args.resume,
             progress=progress,
         )
+
+
+def _agent(args: argparse.Namespace) -> Agent:
+    from palaestra.agents.engines.openai.address import is_api
+    from palaestra.agents.opening import load_agent
+
+    if is_api(args.agent):
+        return load_agent(args.agent, endpoint=endpoint_settings(args))
+    refuse_endpoint_options(args)
+    return load_agent(
+        args.agent, _settings(args), top_k=args.top_k, top_p=args.top_p, slots=args.concurrency, device=args.device
+    )
 
 
 def _settings(args: argparse.Namespace) -> AgentConfig:
@@ -201,7 +215,10 @@ def suite_params(pairs: list[str]) -> dict[str, Any]:
 
 def _tag(args: argparse.Namespace) -> str:
     """A file name for this agent on this suite: `oracle-alfworld-small-test`."""
-    return re.sub(r"[^\w.]+", "-", f"{Path(args.agent).name}-{args.suite}").strip("-")
+    from palaestra.agents.engines.openai.address import is_api
+
+    agent = args.agent if is_api(args.agent) else Path(args.agent).name
+    return re.sub(r"[^\w.]+", "-", f"{agent}-{args.suite}").strip("-")
 
 
 def _store(args: argparse.Namespace) -> Path | None:

@@ -9,6 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from palaestra.agents.engines.openai.usage import usage_of
 from palaestra.trajectories.record import Trajectory
 
 EpisodeProgress = Callable[[int, int, Trajectory | None], None]
@@ -53,11 +54,15 @@ class Bars:
         """A bar of evaluation episodes, with the success so far."""
         move = self.add(title)
         seen = solved = 0
+        cost: float | None = None
 
         def progress(done: int, total: int, latest: Trajectory | None) -> None:
-            nonlocal seen, solved
+            nonlocal seen, solved, cost
             if latest is not None:
                 seen, solved = seen + 1, solved + latest.success
-            move(done, total, f"{100 * solved / seen:.0f} % solved" if seen else "")
+                if (spent := usage_of([latest])) is not None and spent.cost is not None:
+                    cost = (cost or 0.0) + spent.cost
+            note = f"{100 * solved / seen:.0f} % solved" if seen else ""
+            move(done, total, note if cost is None else f"{note}, cost {cost:.4f}")
 
         return progress

@@ -31,4 +31,16 @@ def _caption(result: EvalResult) -> str:
     cut = [f"top-k {result.top_k}"] * (result.top_k > 0) + [f"top-p {result.top_p:g}"] * (result.top_p < 1)
     if result.temperature is not None:
         parts = [f"temperature {result.temperature:g}", *cut, *parts]
-    return ", ".join(parts)
+    return ", ".join(parts + _spent(result))
+
+
+def _spent(result: EvalResult) -> list[str]:
+    """What a model behind an endpoint took."""
+    usage = result.usage
+    if usage is None:
+        return []
+    parts = [f"{usage.requests:,} requests", f"{usage.prompt_tokens:,} + {usage.completion_tokens:,} tokens"]
+    parts += [f"{usage.retries} retries"] * (usage.retries > 0)
+    parts += [f"{usage.uncounted} requests uncounted"] * (usage.uncounted > 0)
+    parts += [f"{usage.cut_off} answers cut off"] * (usage.cut_off > 0)
+    return parts + ([] if usage.cost is None else [f"cost {usage.cost:.4f}"])

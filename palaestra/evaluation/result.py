@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from palaestra.agents.engines.openai.usage import Usage, usage_of
 from palaestra.errors import DataError
 from palaestra.evaluation.intervals import Rate, wilson
 from palaestra.files import replace_text
@@ -56,6 +57,9 @@ class EvalResult(msgspec.Struct, frozen=True, kw_only=True):
     """As `SamplingParams.top_k`."""
     top_p: float = 1.0
     """As `SamplingParams.top_p`."""
+    usage: Usage | None = None
+    """Requests, tokens and cost of a model behind an endpoint, over these episodes; what attempts took that were given
+    up and started again is not in it."""
 
     @classmethod
     def of(
@@ -71,6 +75,8 @@ class EvalResult(msgspec.Struct, frozen=True, kw_only=True):
         total = _row(trajectories)
         steps = [step for t in trajectories for step in t.own_steps]
         kinds = sorted({t.kind for t in trajectories if t.kind})
+        usage = usage_of(trajectories)
+        sampled = sum(t.sampled_tokens for t in trajectories)
         return cls(
             suite=suite,
             agent=agent,
@@ -82,9 +88,10 @@ class EvalResult(msgspec.Struct, frozen=True, kw_only=True):
             by_kind={kind: _row([t for t in trajectories if t.kind == kind]) for kind in kinds},
             statuses=dict(sorted(Counter(t.status for t in trajectories).items())),
             env_steps=len(steps),
-            tokens_generated=sum(t.sampled_tokens for t in trajectories),
+            tokens_generated=sampled if usage is None else max(sampled, usage.completion_tokens),
             seconds=seconds,
             temperature=temperature,
+            usage=usage,
         )
 
     def to_json(self) -> str:

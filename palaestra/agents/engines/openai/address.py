@@ -14,7 +14,6 @@ PREFIX = "openai:"
 DEFAULT_URL = "https://api.openai.com/v1"
 """Where a model is that comes without a URL."""
 
-_REFERENCE = re.compile(r"(?P<model>[^\s@](?:[^\s]*?))(?:@(?P<url>https?://\S+))?")
 _LONGEST = 2000
 
 
@@ -61,14 +60,17 @@ def parse_address(reference: str) -> Address:
     Raises:
         ConfigError: it is no such reference, or the URL holds what does not belong into it.
     """
-    found = _REFERENCE.fullmatch(reference.removeprefix(PREFIX)) if len(reference) <= _LONGEST else None
-    if found is None or not is_api(reference) or "@" in (found["model"][-1], found["model"][0]):
-        raise ConfigError(
-            f"{reference[:80]!r} is not {PREFIX}MODEL@URL, as in {PREFIX}my-model@http://127.0.0.1:8000/v1"
-        )
-    model, url = found["model"], found["url"] or DEFAULT_URL
-    if "://" in model:
-        raise ConfigError(f"the address of {reference[:80]!r} has to begin with http:// or https://")
+    rest = reference.removeprefix(PREFIX)
+    head = reference.partition("://")[0][:80]  # what follows may hold a password
+    shown = f"{head!r} is not {PREFIX}MODEL@URL, as in {PREFIX}my-model@http://127.0.0.1:8000/v1"
+    if not is_api(reference) or not rest.isprintable() or " " in rest or len(rest) > _LONGEST:
+        raise ConfigError(shown)
+    found = re.search("@(?=https?://)", rest)
+    model, url = (rest[: found.start()], rest[found.end() :]) if found else (rest, DEFAULT_URL)
+    if "://" in model or (not found and "@" in model[1:]):
+        raise ConfigError(f"{shown}: the URL begins with http:// or https://")
+    if not model:
+        raise ConfigError(shown)
     return Address(model, _normal(url))
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from palaestra.agents.engines.openai.limits import Prices
+from palaestra.errors import DataError
+from palaestra.trajectories.record import Trajectory
 
 KEY = "usage"
 """Where an episode has it, in `Trajectory.meta`."""
@@ -54,3 +57,20 @@ class Usage(msgspec.Struct, kw_only=True):
 
 
 _COUNTS = tuple(name for name in Usage.__struct_fields__ if name != "cost")
+
+
+def usage_of(trajectories: Iterable[Trajectory]) -> Usage | None:
+    """The sum over episodes; `None` where none was played at an endpoint.
+
+    Raises:
+        DataError: a record holds no such counts where it should.
+    """
+    total: Usage | None = None
+    for trajectory in trajectories:
+        if (noted := trajectory.meta.get(KEY)) is not None:
+            total = total or Usage()
+            try:
+                total.add(msgspec.convert(noted, Usage))
+            except msgspec.ValidationError as error:
+                raise DataError(f"trajectory {trajectory.id!r} has no usage that can be read: {error}") from error
+    return total
