@@ -353,7 +353,16 @@ class LearnerPlaceConfig(PlaceConfig, frozen=True, kw_only=True):
     """Where the learner runs."""
 
     cpus: NonNegativeFloat = 0.0
-    """CPU cores; without cores, GPUs and resources the learner stays in the process that was started."""
+    """CPU cores; without cores, GPUs and resources a single rank stays in the process that was started."""
+    ranks: Positive = 1
+    """Processes that share the learner; each asks for the above."""
+    restarts: NonNegative = 3
+    """How often they may be lost; each time they go on from the newest checkpoint."""
+
+    @property
+    def here(self) -> bool:
+        """Whether the learner is in the process that was started."""
+        return self.ranks == 1 and not (self.cpus or self.gpus or self.resources)
 
 
 class ClusterConfig(Config, frozen=True, kw_only=True):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
 
 from palaestra.config import Recipe
 from palaestra.distributed.cluster import joined
-from palaestra.errors import require
+from palaestra.errors import PalaestraError, require
 from palaestra.training.run import RunResult, train
 from palaestra.training.trainer import Progress
 
@@ -30,11 +32,28 @@ class RayLauncher:
         """
         require("ray", "ray")
         with joined(self.address):
-            from palaestra.distributed.player import RayPlayer
+            if recipe.cluster.learner.here:
+                return self._here(recipe, resume, progress)
+            return self._placed(recipe, resume, progress)
 
-            return train(
-                recipe,
-                resume=resume,
-                progress=progress,
-                open_player=lambda recipe, loaded: RayPlayer(recipe, loaded, self.imports),
+    def _here(self, recipe: Recipe, resume: bool, progress: Progress | None) -> RunResult:
+        from palaestra.distributed.player import RayPlayer
+
+        return train(
+            recipe,
+            resume=resume,
+            progress=progress,
+            open_player=lambda recipe, loaded: RayPlayer(recipe, loaded, self.imports),
+        )
+
+    def _placed(self, recipe: Recipe, resume: bool, progress: Progress | None) -> RunResult:
+        from palaestra.distributed.ranks import Errand, train_on_ranks
+
+        path = tuple(map(os.path.abspath, sys.path))
+        result = train_on_ranks(Errand(recipe, resume, self.imports, path, os.getcwd()), progress)
+        if not result.directory.is_dir():
+            raise PalaestraError(
+                f"the run is in {result.directory.resolve()} on the learner's node, which this machine does not see; "
+                "choose an out= on a file system that all nodes share"
             )
+        return result
