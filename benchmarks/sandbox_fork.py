@@ -2,8 +2,8 @@
 
 The commands are those of `swe_episodes.py`, which an agent gives that mends a bug: it looks around, runs tests, edits,
 runs them again. One of them, `ls`, has made way for one that writes the 100 MB in 20 files, as an installation does.
-None waits for anything: it takes as long as its programs compute, about a second of processor time for all 20 here. The replay
-begins with the upload of the repository and runs in all four at once.
+None waits for anything: all 20 take as long as their programs compute, which is about a second of processor time. The
+replay begins with the upload of the repository and runs in all four at once.
 
 The clock stops when each sibling has listed its files. Afterwards they are compared with the parent's by their
 checksums: all of them after a fork; but what git and Python write has the time in it, so is left out after a replay.
