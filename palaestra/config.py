@@ -303,6 +303,9 @@ class LearnerConfig(Config, frozen=True, kw_only=True):
     """Which rows share the forward pass of the tokens that they begin with: those of one episode whose context was cut
     and of episodes that branched off one another (`episode`), or all, as the members of a group their prompt
     (`always`). Changes results by rounding only."""
+    shard: bool = False
+    """Under `torchrun`: each rank keeps its part of weights, gradients and optimiser (FSDP2), beside one whole copy of
+    the weights to play with. Without it each rank has all of them."""
     packing: bool = False
     """Let short rows fill the room behind long ones, in place of padding. Changes results by rounding only."""
 

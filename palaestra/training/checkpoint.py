@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from palaestra.errors import CheckpointError
+from palaestra.training.sharding import assign
 
 FORMAT = 1
 _FILES = ("model.safetensors", "optimiser.safetensors", "state.json")
@@ -138,7 +139,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
             shapes = f"{tuple(weights[name].shape)}, here {tuple(parameter.shape)}"
             raise CheckpointError(f"{source} is of another model: {name} has shape {shapes}")
     for name, parameter in own.items():
-        parameter.data.copy_(weights[name])
+        assign(parameter.data, weights[name])
 
 
 def blend(model: nn.Module, *, into: nn.Module, share: float = 1.0) -> None:

@@ -130,6 +130,8 @@ class PolicyModel:
         self.head: nn.Linear = model.get_output_embeddings()
         self.shape = HeadShape.of(model)
         self.autocast = autocast if autocast is not torch.float32 else None
+        self.whole: nn.Module | None = None
+        """Around the model where it is spread over ranks, see `palaestra.training.sharding`."""
 
     @property
     def device(self) -> torch.device:
@@ -141,6 +143,21 @@ class PolicyModel:
 
         Rows are padded on the right and attention is causal, so no mask is needed: padding comes after what counts.
         """
+        if self.whole is None:
+            return self._scores(batch, flat, part, statistics)
+        scores: Scores = self.whole(lambda: self._scores(batch, flat, part, statistics))
+        return scores
+
+    def idle(self) -> Tensor:
+        """Take part in a forward pass of other ranks with nothing to compute; 0, whose gradients are all 0."""
+        assert self.whole is not None
+        one = torch.zeros(1, 1, dtype=torch.int64)
+        nothing: Tensor = self.whole(
+            lambda: self.hidden(one).float().sum() * 0 + self.head.weight[:1].float().sum() * 0
+        )
+        return nothing
+
+    def _scores(self, batch: Batch, flat: Flat, part: MicroBatch, statistics: Sequence[Statistic]) -> Scores:
         device = self.device
         hidden = self.states(batch, flat, part)
         labels = batch.ids[flat.row[part.tokens], flat.column[part.tokens]].to(device)

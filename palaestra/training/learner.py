@@ -10,8 +10,9 @@ tokens, so how it is cut into micro-batches, or shared among ranks, changes noth
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
@@ -28,9 +29,10 @@ from palaestra.training.forward import Flat, MicroBatch, PolicyModel, Scores, ar
 from palaestra.training.layout import Arrangement
 from palaestra.training.numbering import number
 from palaestra.training.optimiser import Optimiser, learning_rate
-from palaestra.training.ranks import add_up, added_up, rank, ranks, share
+from palaestra.training.ranks import add_up, added_up, most, rank, ranks, share
 from palaestra.training.recompute import recompute_activations
 from palaestra.training.seams import BoundTerm, Extra, Moment, Statistic
+from palaestra.training.sharding import publish, shard, whole_tensors
 from palaestra.training.shuffle import permutation
 from palaestra.training.step import Marked, Source, Totals, gather, mark
 from palaestra.training.tree_attention import reading_cost, require_trees
@@ -75,8 +77,12 @@ class Learner:
         self.config = config or LearnerConfig()
         self.algorithm = algorithm
         dtype = _DTYPES[self.config.autocast]
+        self.playing = model
+        """The whole model, with the present weights after every update: what engines play with."""
+        self.sharded = self.config.shard and ranks() > 1
+        if self.sharded:
+            model = copy.deepcopy(model)
         self.policy = PolicyModel(model, autocast=dtype)
-        self.optimiser = Optimiser(model, optimiser or OptimiserConfig())
         self.seed = seed
         self.reference = None if reference is None else PolicyModel(reference, autocast=dtype)
         if "ref_logprob" in algorithm.requires and self.reference is None:
@@ -87,6 +93,9 @@ class Learner:
         self.arrangement = _arrangement(self.config, model)
         make = algorithm.parts.critic
         self.critic = None if make is None else make(self.policy, self.config)
+        if self.sharded:
+            self._shard()
+        self.optimiser = Optimiser(model, optimiser or OptimiserConfig())
 
     def update(self, batch: Batch, moment: Moment) -> Update:
         """Train on one iteration's episodes.
@@ -95,18 +104,33 @@ class Learner:
             TrainingError: loss or gradient is not finite. No step was taken with it.
         """
         try:
-            return self._update(batch, moment)
+            update = self._update(batch, moment)
+            self.publish()
+            return update
         except TrainingError as error:
             self.optimiser.clear()
             if self.critic is not None:
                 self.critic.clear()
             raise TrainingError(f"iteration {moment.iteration}: {error}; the last checkpoint is untouched") from error
 
+    def publish(self) -> None:
+        """Give the playing model the present weights; every rank must ask."""
+        if self.sharded:
+            publish(self.policy.model, into=self.playing)
+
+    def _shard(self) -> None:
+        """Spread the policy, and the reference where there is one, over the ranks."""
+        if self.critic is not None and self.critic.plan.trunk == "policy":
+            raise ConfigError("learner.shard: a critic on the policy's own trunk needs it whole; give it another trunk")
+        for policy in (self.policy, self.reference):
+            if policy is not None:
+                policy.whole = shard(policy.model, autocast=policy.autocast)
+
     def more_tensors(self) -> dict[str, dict[str, Tensor]]:
         """What checkpoints hold beside the policy and its optimiser, by name of the file."""
         tensors = {} if self.critic is None else {"critic": self.critic.state_tensors()}
         if self.algorithm.parts.reference is not None and self.reference is not None:
-            tensors["reference"] = {name: p.detach() for name, p in self.reference.model.named_parameters()}
+            tensors["reference"] = whole_tensors(dict(self.reference.model.named_parameters()))
         return tensors
 
     def load_more_tensors(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -138,7 +162,10 @@ class Learner:
         names = ["logprob", "entropy", *(statistic.name for statistic in statistics)]
         columns = {name: torch.zeros(len(flat.row)) for name in names}
         with torch.no_grad():
-            for part in self._parts(batch, flat, rows, like=policy in (self.policy, self.reference)):
+            for part in self._parts(batch, flat, rows, policy):
+                if part is None:
+                    policy.idle()
+                    continue
                 scores = policy(batch, flat, part, statistics)
                 for name, values in {"logprob": scores[0], "entropy": scores[1], **scores[2]}.items():
                     columns[name][part.tokens] = values.float().cpu()
@@ -241,7 +268,10 @@ class Learner:
                 assert source.batch.advantage is not None
                 rows = rows[(source.batch.advantage[rows] != 0).any(1)]
             trained += len(rows)
-            for part in self._parts(source.batch, source.flat, rows):
+            for part in self._parts(source.batch, source.flat, rows, self.policy):
+                if part is None:
+                    self.policy.idle().backward()  # type: ignore[no-untyped-call]
+                    continue
                 value = self._loss(source, part, weights, marked, totals)
                 loss += float(value.detach())
                 value.backward()  # type: ignore[no-untyped-call]
@@ -257,12 +287,18 @@ class Learner:
                 raise TrainingError(f"the gradient norm is {norm}")
             totals.norms.append(norm)
 
-    def _parts(self, batch: Batch, flat: Flat, rows: Tensor, like: bool = True) -> Iterator[MicroBatch]:
-        """This rank's micro-batches of `rows` [b], for the policy or a model `like` it."""
+    def _parts(self, batch: Batch, flat: Flat, rows: Tensor, policy: PolicyModel) -> Iterable[MicroBatch | None]:
+        """This rank's micro-batches of `rows` [b]. Where weights are spread over the ranks, all compute as often as
+        the one that has most: `None` stands for a pass with nothing to compute."""
         budget = self.config.micro_batch_tokens
-        if self.arrangement is None or not like:
-            return micro_batches(flat, share(rows), budget)
-        return arranged(batch, flat, rows, budget, self.arrangement, (rank(), ranks()))
+        if self.arrangement is None or policy not in (self.policy, self.reference):
+            parts = micro_batches(flat, share(rows), budget)
+        else:
+            parts = arranged(batch, flat, rows, budget, self.arrangement, (rank(), ranks()))
+        if policy.whole is None:
+            return parts
+        some = list(parts)
+        return [*some, *[None] * (most(len(some)) - len(some))]
 
     def _marked(self, source: Source, moment: Moment) -> Marked:
         """What the gates say. Before the iteration's first step, the present policy is the old one."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from palaestra.config import OptimiserConfig
 from palaestra.errors import CheckpointError
 from palaestra.training.ranks import add_up, ranks
+from palaestra.training.sharding import assign, is_sharded, whole_tensor
 
 
 def learning_rate(config: OptimiserConfig, iteration: int, total: int) -> float:
@@ -54,7 +55,7 @@ class Optimiser:
             The gradient norm before clipping. If it is not finite no step is taken.
         """
         limit = self.config.grad_clip or math.inf
-        norm = float(nn.utils.clip_grad_norm_(self._parameters.values(), limit))
+        norm = float(whole_tensor(nn.utils.clip_grad_norm_(self._parameters.values(), limit)))
         if math.isfinite(norm):
             for group in self._adam.param_groups:
                 group["lr"] = lr
@@ -63,8 +64,8 @@ class Optimiser:
         return norm
 
     def add_up_gradients(self) -> None:
-        """Replace gradients by their sums over the ranks."""
-        if ranks() == 1:
+        """Replace gradients by their sums over the ranks; those of weights that are spread over them are so already."""
+        if ranks() == 1 or any(is_sharded(parameter) for parameter in self._parameters.values()):
             return
         for parameter in self._parameters.values():
             if parameter.grad is None:  # this rank had no row
@@ -104,5 +105,10 @@ class Optimiser:
 
 def _like(parameter: Tensor, value: Tensor) -> Tensor:
     """A copy of saved state where the fused AdamW wants it: beside the parameter; the step count stays float32."""
-    dtype = parameter.dtype if value.ndim else torch.float32
-    return value.to(parameter.device, dtype, copy=True)
+    if not value.ndim:
+        return value.to(parameter.device, torch.float32, copy=True)
+    if is_sharded(parameter):
+        own = torch.zeros_like(parameter, requires_grad=False)
+        assign(own, value)
+        return own
+    return value.to(parameter.device, parameter.dtype, copy=True)

@@ -33,6 +33,15 @@ def share(rows: Tensor) -> Tensor:
     return rows[dist.get_rank() :: dist.get_world_size()] if _running() else rows
 
 
+def most(number: int) -> int:
+    """The largest of the ranks' numbers."""
+    if not _running():
+        return number
+    found = torch.tensor(number)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
+
+
 def add_up(tensors: Iterable[Tensor]) -> None:
     """Replace each tensor by its sum over the ranks, which must bring the same shapes in the same order.
 
