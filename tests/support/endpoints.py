@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -139,7 +140,7 @@ class ModelServer:
         if len(prompt) + body["max_tokens"] > self.engine.context_length:
             length = self.engine.context_length
             raise web.HTTPBadRequest(
-                text=f'{{"error": {{"message": "This model\'s maximum context length is {length} tokens", "code": 400}}}}',
+                text=json.dumps({"error": {"message": f"This model's maximum context length is {length} tokens"}}),
                 content_type="application/json",
             )
         sampling = SamplingParams(
