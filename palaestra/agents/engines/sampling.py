@@ -95,7 +95,7 @@ def _sample(
     e = z.exp()
     cumulative = e.cumsum(-1)
     total = cumulative[:, -1:]
-    pool = torch.where(_kept(e, cuts), e, 0).cumsum(-1) if any(cuts) else cumulative
+    pool = torch.where(kept(e, cuts), e, 0).cumsum(-1) if any(cuts) else cumulative
     end = pool[:, -1:]
     u = logits.new_tensor(uniform)[:, None]
     # A draw stays below the end even after rounding, so an impossible token is never the first one above it.
@@ -110,7 +110,7 @@ def _sample(
     return Sampled(ids[:, 0].tolist(), logprob.tolist(), entropy.clamp(min=0).tolist())
 
 
-def _kept(e: Tensor, cuts: Sequence[Cut | None]) -> Tensor:
+def kept(e: Tensor, cuts: Sequence[Cut | None]) -> Tensor:
     """[R, K] bool: which of the weights `e` [R, K] may be drawn; all in rows without a cut."""
     width = e.shape[-1]
     k = torch.tensor([cut.top_k or width if cut else width for cut in cuts], device=e.device)[:, None]
