@@ -39,11 +39,14 @@ class Recipe:
     """Path of the interpreter that it is based on."""
     version: str
     """Of that interpreter, in full, as `sys.version` has it."""
+    complete: bool = False
+    """The requirements name every package: pip adds none, whatever a package says that it wants."""
 
     @property
     def key(self) -> str:
         """Hash of the recipe and of what workers need."""
         parts = [*sorted(self.requirements), *WORKER_NEEDS, os.path.realpath(self.python), self.version]
+        parts += ["complete"] if self.complete else []
         return hashlib.blake2b("\0".join(parts).encode(), digest_size=10).hexdigest()
 
     @property
@@ -142,10 +145,11 @@ async def built(recipe: Recipe, tell: Tell = lambda line: None) -> Venv:
 async def _build(venv: Venv, recipe: Recipe, lock: int, tell: Tell) -> None:
     venv._delete()
     pip = [str(venv.python), "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+    bare = ["--no-deps"] if recipe.complete else []
     commands = (
         [recipe.python, "-I", "-m", "venv", str(venv.home)],
         # Apart, and last: a package that pins another version of what workers need is overruled, not refused.
-        *([[*pip, "--", *recipe.requirements]] if recipe.requirements else []),
+        *([[*pip, *bare, "--", *recipe.requirements]] if recipe.requirements else []),
         [*pip, "--", *WORKER_NEEDS],
     )
     try:
