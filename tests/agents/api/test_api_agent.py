@@ -24,7 +24,6 @@ from palaestra.agents.engines.openai.address import parse_address
 from palaestra.agents.engines.openai.client import Client
 from palaestra.agents.engines.openai.key import HIDDEN
 from palaestra.agents.rollout import Episode, RolloutLimits, rollout
-from palaestra.agents.tree import TreePlanner
 from palaestra.envs.calls import find_call
 from palaestra.envs.core import Env
 from palaestra.errors import ConfigError, DataError
@@ -44,17 +43,15 @@ class ToolEnv(InjectedEnv):
 
 
 def play(
-    handler: Handler, n: int = 1, env: type[Env[Any, Any]] = InjectedEnv, planner: Any = None, **settings: Any
+    handler: Handler, n: int = 1, env: type[Env[Any, Any]] = InjectedEnv, **settings: Any
 ) -> tuple[list[Trajectory], list[Asked]]:
     """Episodes with an agent of these `ApiSettings` at such an endpoint."""
 
     async def go(reference: str) -> list[Trajectory]:
         agent = load_api_agent(reference, ApiSettings(**settings))
-        group = "g" if planner else ""
-        first = tasks(1)[0] if planner else None
-        episodes = [Episode(task=first or task, id=f"{task.name}/{i}", group=group) for i, task in enumerate(tasks(n))]
+        episodes = [Episode(task=task, id=task.name) for task in tasks(n)]
         try:
-            return await rollout(episodes, agent, lambda _: env(), RolloutLimits(retries=0), planner=planner)
+            return await rollout(episodes, agent, lambda _: env(), RolloutLimits(retries=0))
         finally:
             await agent.engine.close()  # type: ignore[attr-defined]
 
@@ -279,7 +276,7 @@ def test_prompts_that_extend_each_other_are_one_row_and_others_are_not() -> None
     assert batch.mask.sum(1).tolist() == [3, 1, 1], "each answer once"
 
 
-def test_rollouts_branch() -> None:
+def test_a_conversation_can_be_forked() -> None:
     async def handler(asked: Asked) -> web.StreamResponse:
         body = chat_body()
         told = {"content": [{"token": "look", "logprob": -2.0}]}
@@ -303,7 +300,6 @@ def test_rollouts_branch() -> None:
 
     with endpoint(handler) as served:
         asyncio.run(go(served.url))
-    assert TreePlanner is not None
 
 
 def test_a_key_that_the_model_repeats_is_in_no_record(monkeypatch: pytest.MonkeyPatch) -> None:
