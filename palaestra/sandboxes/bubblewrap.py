@@ -23,6 +23,7 @@ from typing import IO
 from palaestra.errors import ConfigError, SandboxDaemonError, SandboxError, SandboxImageError, SandboxPathError
 from palaestra.sandboxes.attached import AttachedSandbox
 from palaestra.sandboxes.core import Backend, Sandbox, Snapshot
+from palaestra.sandboxes.governor import Governor
 from palaestra.sandboxes.leases import Lease
 from palaestra.sandboxes.link import Link, StreamWire
 from palaestra.sandboxes.namespaces import ended, rlimits, started
@@ -49,6 +50,8 @@ class BubblewrapBackend(Backend):
         self._lease: Lease | None = None
         self._reaping: asyncio.Task[None] | None = None
         self._cores = itertools.count(secrets.randbelow(1024))
+        self.governor = Governor()
+        """How many are started at once: as many as this machine still starts quickly."""
 
     async def start(self, spec: SandboxSpec) -> Sandbox:
         """See `Backend`."""
@@ -60,7 +63,8 @@ class BubblewrapBackend(Backend):
         if self._lease is None:
             self._lease = Lease.open("bubblewrap")
             self._reaping = reap_soon()
-        started = await _launch(spec, next(self._cores), self, self._lease, files)
+        async with self.governor.turn("start"):
+            started = await _launch(spec, next(self._cores), self, self._lease, files)
         self._open.add(started)
         try:
             if files:

@@ -21,6 +21,8 @@ Header = dict[str, Any]
 _LONGEST_HEADER = 1 << 17
 _LONGEST_PAYLOAD = 2 * CHUNK
 _READ = 1 << 20
+_STOPPED = 5.0
+"""Seconds for what is cancelled to be stopped, which takes a few milliseconds."""
 
 
 class Wire(Protocol):
@@ -129,14 +131,26 @@ class Exchange:
             SandboxPathError: the runner refuses.
             SandboxError: the link is gone.
         """
+        header, payload = await self._frame()
+        if header["kind"] == "error":
+            raise SandboxPathError(str(header.get("text"))[:2000])
+        return header, payload
+
+    async def next(self) -> Header:
+        """The header of the next frame, whatever it says.
+
+        Raises:
+            SandboxError: the link is gone.
+        """
+        return (await self._frame())[0]
+
+    async def _frame(self) -> tuple[Header, bytes]:
         while not self._came:
             self._link.check()
             self._changed.clear()
             await self._changed.wait()
         header, payload = self._came.popleft()
         self._held -= len(payload) + OVERHEAD
-        if header["kind"] == "error":
-            raise SandboxPathError(str(header.get("text"))[:2000])
         return header, payload
 
     async def acknowledge(self, payload: bytes) -> None:
@@ -248,10 +262,15 @@ class Link:
         self._open.pop(exchange.id, None)
 
     async def cancel(self, exchange: Exchange) -> None:
-        """Stop what a request began."""
-        self.forget(exchange)
-        with suppress(SandboxError):
-            await self.send({"id": exchange.id, "op": "cancel"})
+        """Stop what a request began, and return when that is stopped, as far as the runner says so in time."""
+        try:
+            with suppress(SandboxError, TimeoutError):
+                async with asyncio.timeout(_STOPPED):
+                    await self.send({"id": exchange.id, "op": "cancel"})
+                    while (await exchange.next())["kind"] != "cancelled":
+                        pass
+        finally:
+            self.forget(exchange)
 
     async def ask(self, header: Header, payload: bytes = b"") -> Header:
         """A request with one answer.

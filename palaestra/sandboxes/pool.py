@@ -76,7 +76,7 @@ class Pool:
         self._starting: set[asyncio.Task[Any]] = set()
         self._watcher: asyncio.Task[None] | None = None
         self._again: asyncio.TimerHandle | None = None
-        self._failures, self._failure = 0, ""
+        self._failures, self._failure, self._silence = 0, "", ""
         self._closed = False
 
     @property
@@ -125,7 +125,16 @@ class Pool:
 
     async def close(self) -> None:
         """Close all that were not taken, and return when they are gone. May be called more than once."""
-        self._closed = True
+        if not self._closed:
+            self._closed = True
+            self._stop()
+        while tasks := [*self._starting, *self._tasks, *([self._watcher] if self._watcher else [])]:
+            await asyncio.wait(tasks)  # which, cancelled itself, does not cancel them: they undo what they have begun
+            if self._watcher is not None and self._watcher.done():
+                self._watcher = None
+
+    def _stop(self) -> None:
+        """Start no more, and let go of what nobody has taken."""
         if self._again is not None:
             self._again.cancel()
         self._tell(SandboxError("the pool is closed"))
@@ -133,9 +142,6 @@ class Pool:
             task.cancel()
         while self._ready:
             self._discard(self._ready.popleft()[0])
-        while tasks := [*self._starting, *self._tasks, *([self._watcher] if self._watcher else [])]:
-            self._watcher = None
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def __aenter__(self) -> Self:
         self._refill()
@@ -149,13 +155,14 @@ class Pool:
     async def _take(self) -> Sandbox:
         try:
             async with asyncio.timeout(self._patience):
-                while True:
+                for _ in range(self.size + _PATIENT):  # all that waited may have died, but hardly more
                     sandbox = await self._next()
                     if await self._is_good(sandbox):
                         return sandbox
         except TimeoutError:
             why = f"the last start failed: {self._failure}" if self._failures else f"{self.starting} are being started"
             raise SandboxError(f"no sandbox within {self._patience:g} s; {why}; is the machine overloaded?") from None
+        raise SandboxError(f"sandboxes start and then do not answer: {self._silence or 'they say nothing'}")
 
     async def _next(self) -> Sandbox:
         """One of the ready ones, or the next that is; others are started in its place."""
@@ -199,7 +206,8 @@ class Pool:
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 await sandbox.renew()
-        except (PalaestraError, OSError):  # a time-out is one of the latter
+        except (PalaestraError, OSError) as error:  # a time-out is one of the latter
+            self._silence = str(error)
             return False
         return True
 

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from palaestra.errors import PalaestraError, SandboxError
 from palaestra.sandboxes.archive import UPLOAD_BYTES, pack, unpacking
+from palaestra.sandboxes.commands import ExecResult, Output
 from palaestra.sandboxes.matching import Matcher
 from palaestra.sandboxes.near import PIECE
 from palaestra.sandboxes.recording import CANCELLED, HANDLES, Record, digest, handle
@@ -31,6 +32,7 @@ from palaestra.sandboxes.requests import (
     Keep,
     One,
     Open,
+    Ran,
     Read,
     Reply,
     Request,
@@ -127,6 +129,8 @@ class Script:
             case Start() | Open() | Keep() | Revive() | Fork():
                 n = request.n if isinstance(request, Fork) else 1
                 return Given(tuple(self._one(request, tree) for _ in range(n)))
+            case Execute():
+                return Ran(ExecResult(0, "exit", Output(), Output(), 0.0))
             case Read(_, path, limit) if tree is not None:
                 return Content(tree.read(path, limit))
             case Write(_, path, mode) if tree is not None:

@@ -206,6 +206,19 @@ async def test_cancelling_stops_a_command(sandbox: Sandbox) -> None:
     assert await told(sandbox, "pgrep -af 'sleep.77[7]' | wc -l") == "0\n"
 
 
+@inside()
+async def test_what_is_cancelled_is_gone_when_its_call_returns(sandbox: Sandbox) -> None:
+    for _ in range(5):
+        running = asyncio.create_task(sh(sandbox, "while :; do echo x >> grows; done"))
+        while not await told(sandbox, "cat grows 2>&1 | head -c 1"):
+            await asyncio.sleep(0.05)
+        running.cancel()
+        await asyncio.wait([running])
+        size = len(await sandbox.read_file("grows", limit=1 << 30))
+        await asyncio.sleep(0.05)
+        assert len(await sandbox.read_file("grows", limit=1 << 30)) == size
+
+
 @inside(flood=50 * MIB)
 async def test_a_flood_is_ended(sandbox: Sandbox) -> None:
     seen = 0

@@ -18,6 +18,8 @@ from support.sandboxes import bubblewrap, sh, told
 from palaestra.errors import ConfigError, SandboxDaemonError, SandboxImageError
 from palaestra.sandboxes.backends import open_backend
 from palaestra.sandboxes.commands import Exec
+from palaestra.sandboxes.leases import leases
+from palaestra.sandboxes.reaper import reap, survey
 from palaestra.sandboxes.spec import Limits, SandboxSpec
 
 ROOT = Path(__file__).parents[2]
@@ -245,6 +247,34 @@ def test_nothing_outlives_its_holder(number: int, tmp_path: Path) -> None:
         _until(lambda: _running(f"marked-{mark}"))
         holder.send_signal(number)
     _until(lambda: not _running(f"marked-{mark}"))
+
+
+def test_what_is_killed_while_it_starts_is_reaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bubblewrap's own child may not have asked yet to be killed with its parent."""
+    monkeypatch.setenv("PALAESTRA_CACHE", str(tmp_path))
+    for wait in (0.0, 0.003, 0.006, 0.01, 0.02):
+        with subprocess.Popen([sys.executable, "-c", _STARTING], stdout=subprocess.PIPE) as holder:
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            time.sleep(wait)
+            holder.kill()
+    asyncio.run(reap())
+    mine = [lease.id for lease in leases()]
+    assert not [thing for thing in asyncio.run(survey()).things if thing.kind == "process" and thing.lease in mine]
+
+
+_STARTING = """
+import asyncio
+from palaestra.sandboxes.backends import open_backend
+from palaestra.sandboxes.spec import SandboxSpec
+
+async def main():
+    async with open_backend("bubblewrap") as backend:
+        print("now", flush=True)
+        await backend.start(SandboxSpec())
+
+asyncio.run(main())
+"""
 
 
 def test_any_user_may_have_them() -> None:

@@ -12,6 +12,7 @@ from support.virtual_time import run
 from palaestra.errors import ConfigError, SandboxDaemonError, SandboxError, SandboxImageError
 from palaestra.sandboxes.core import Backend, Sandbox
 from palaestra.sandboxes.pool import Pool
+from palaestra.sandboxes.scripted import ScriptedBackend, reply
 from palaestra.sandboxes.spec import Limits, SandboxSpec
 
 
@@ -320,5 +321,62 @@ def test_whatever_happens_nothing_is_lost_or_left(seed, size, at_once, takers):
             assert pool.waiting == 0
         assert not backend.open
         assert backend.busiest <= at_once
+
+    run(play())
+
+
+def test_what_is_being_started_is_told_once_to_stop_and_may_clean_up():
+    class Careful(Starter):
+        tidied = 0
+
+        async def start(self, spec):
+            try:
+                return await super().start(spec)
+            except asyncio.CancelledError:
+                await asyncio.sleep(1.0)  # a second cancellation would cut this short
+                self.tidied += 1
+                raise
+
+    async def play():
+        backend = Careful(seconds=60.0)
+        pool = Pool(backend, SandboxSpec(), 3)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await pool.fill()
+        first = asyncio.create_task(pool.close())
+        await asyncio.sleep(0.2)
+        first.cancel()
+        await asyncio.wait([first])
+        await pool.close()
+        assert (backend.tidied, pool.starting) == (3, 0)
+
+    run(play())
+
+
+def test_a_pool_of_scripted_sandboxes_takes_no_replies():
+    async def play():
+        backend = ScriptedBackend([reply("pwd", "/work")])
+        async with backend, Pool(backend, SandboxSpec(), 2) as pool, pool.take() as sandbox:
+            session = await sandbox.session()
+            assert (await session.run("pwd")).stdout.text == "/work"
+            with pytest.raises(SandboxError, match="no reply is written down"):
+                await session.run("true")
+
+    run(play())
+
+
+def test_sandboxes_that_start_and_never_answer_are_told_of_at_once():
+    class Stillborn(Starter):
+        async def start(self, spec):
+            made = await super().start(spec)
+            made.dead = True
+            return made
+
+    async def play():
+        async with Stillborn() as backend, Pool(backend, SandboxSpec(), 2) as pool:
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(SandboxError, match="start and then do not answer: dead"):
+                await pool.take()
+            assert asyncio.get_running_loop().time() - began < 10.0
 
     run(play())

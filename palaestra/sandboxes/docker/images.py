@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 from msgspec import Struct
 
+from palaestra.errors import SandboxImageError
 from palaestra.sandboxes.docker.engine import Engine
 from palaestra.sandboxes.docker.failures import missing
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(:[0-9]+(?=/))?(/[\w][\w.-]*)*(:[\w][\w.-]*)?(@[\w+.-]+:[0-9a-fA-F]+)?")
+"""What a name may look like: no other one may get into the path of a request."""
 
 
 class Image(Struct, frozen=True):
@@ -30,9 +36,11 @@ async def find_image(engine: Engine, name: str, *, pull: bool = False) -> Image:
         pull: whether the engine may get it from its registry where it has none.
 
     Raises:
-        SandboxImageError: the engine has none, and must not or cannot pull it.
+        SandboxImageError: the engine has none, and must not or cannot pull it; or no image can have that name.
         SandboxDaemonError: the engine cannot be asked.
     """
+    if not _NAME.fullmatch(name):
+        raise SandboxImageError(f"{name[:200]!r} is no name of an image: write [host/]name[:tag], or an id")
     with engine.asking(name) as docker:
         found = await _inspected(docker, name)
         if found is None and pull:

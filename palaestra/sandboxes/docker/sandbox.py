@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import aiohttp
+from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 from msgspec.structs import replace
 
@@ -100,15 +101,14 @@ class DockerSandbox(AttachedSandbox):
 
     @asynccontextmanager
     async def _held_still(self) -> AsyncIterator[None]:
+        """By the engine; by the runner where the engine cannot (without the kernel's freezer, or overloaded)."""
         async with self._still:
             with self._backend.engine.asking() as docker:
                 container = docker.containers.container(self.id)
-                try:
-                    await settled(container.pause())
-                except asyncio.CancelledError:  # it is paused by now, or cannot be
-                    with suppress(DockerError):
-                        await settled(container.unpause())
-                    raise
+                if not await _paused(container):
+                    async with self.held_still():
+                        yield
+                    return
                 try:
                     yield
                 finally:
@@ -151,6 +151,19 @@ class DockerSnapshot(Snapshot):
         await self._backend.leftovers.add("volume", self.id)
         if image.id != original.id:
             await self._backend.leftovers.add("image", image.id)
+
+
+async def _paused(container: DockerContainer) -> bool:
+    """Pause it; whether that was possible."""
+    try:
+        await settled(container.pause())
+    except DockerError:
+        return False
+    except asyncio.CancelledError:  # it is paused by now, or cannot be
+        with suppress(DockerError):
+            await settled(container.unpause())
+        raise
+    return True
 
 
 @asynccontextmanager

@@ -46,6 +46,8 @@ class Requests(Runner):
             if op in ("data", "end", "ack", "cancel", "opened", "refuse"):
                 if task:
                     self._go_on(task, op, header, payload)
+                if op == "cancel":
+                    self.link.send({"id": id, "kind": "cancelled"})
                 continue
             try:
                 getattr(self, "_do_" + op)(header, payload)

@@ -177,6 +177,13 @@ def test_a_runtime_that_the_engine_does_not_know(host):
     assert "lacks that runtime" in str(error)
 
 
+@pytest.mark.parametrize("name", [f"/{BASE}", "../version", "a b", "a?b=c", "a//b", "a/", "#", "a\nb"])
+def test_what_no_image_can_be_called(host, name):
+    error = refusal(SandboxSpec(image=name), host=host)
+    assert isinstance(error, SandboxImageError)
+    assert f"{name!r} is no name of an image" in str(error)
+
+
 def test_no_image_named(host):
     async def start():
         async with DockerBackend(host) as backend:

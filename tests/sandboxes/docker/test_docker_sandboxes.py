@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from aiodocker.exceptions import DockerError
 from support.docker_engines import containers, engine_host, make_image, remove_image, things
 from support.dockerd import BASE
 from support.sandboxes import sh, told
@@ -204,6 +205,22 @@ def test_no_fork_is_left_where_one_fails(host):
             await asyncio.gather(*backend._later)
             assert set(things(host, backend._lease.id)) == before
             assert await told(sandbox, "ls") == "data\n"
+
+    run(test, host)
+
+
+def test_where_the_engine_cannot_hold_processes_the_runner_does(host, monkeypatch):
+    async def refuse(self, **more):
+        raise DockerError(500, "cannot pause: cgroup freezer is not there")
+
+    async def test(backend):
+        async with await backend.start(SPEC) as sandbox:
+            await told(sandbox, "(while :; do date +%N > one; cp one two; done) >/dev/null 2>&1 &")
+            monkeypatch.setattr("aiodocker.containers.DockerContainer.pause", refuse)
+            siblings = await sandbox.fork(2)
+            assert await told(siblings[0], "cat one two") == await told(siblings[1], "cat one two")
+            before = await told(sandbox, "cat one; sleep 0.1")
+            assert await told(sandbox, "cat one") != before
 
     run(test, host)
 
