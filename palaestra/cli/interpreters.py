@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """  palaestra interpreters
   palaestra interpreters --build gem/Game-v0
+  palaestra interpreters --build trl verl
   palaestra interpreters --remove
   palaestra interpreters --remove 5b0e1c22a7d94f0c8a11
   palaestra interpreters --json"""
@@ -25,10 +26,15 @@ EXAMPLES = """  palaestra interpreters
 def configure(parser: Parser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "names", metavar="NAME", nargs="*", help="as listed (default: all); with --build, ids of environments"
+        "names",
+        metavar="NAME",
+        nargs="*",
+        help="as listed (default: all); with --build, ids of environments, or programs: trl, verl, ...",
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--build", action="store_true", help="build those of these environments now, not at first use")
+    what.add_argument(
+        "--build", action="store_true", help="build those of these environments or programs now, not at first use"
+    )
     what.add_argument("--remove", action="store_true", help="delete them; the next use builds them again")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -60,21 +66,27 @@ def _chosen(names: list[str]) -> list[Venv]:
 
 
 def _built(ids: list[str]) -> list[Venv]:
-    """The interpreters of these environments, built where they were not; each once, whoever shares it.
+    """The interpreters of these environments and programs, built where they were not; each once, whoever shares it.
 
     Raises:
-        ConfigError: no environment is named.
+        ConfigError: none is named.
         EnvError: one cannot be built, or no worker starts in it.
         UnknownNameError: there is no such environment.
     """
     from palaestra.envs.checks.supervisor import build_interpreter
+    from palaestra.envs.isolation import named
     from palaestra.envs.isolation.venvs import cached
     from palaestra.envs.registry import spec
 
     if not ids:
         raise ConfigError("--build wants ids of environments, as in: palaestra interpreters --build gem/Game-v0")
-    specs = [spec(id) for id in ids]
+    programs = [id for id in ids if id in named.names()]
+    specs = [spec(id) for id in ids if id not in programs]
     wanted = set()
+    for program in programs:
+        with cancelling():
+            asyncio.run(named.build(program))
+        wanted.add(frozenset(named.recipe_of(program).requirements))
     for each in specs:
         placement = each.placement
         if placement.kind != "interpreter" or (placement.python and not placement.requirements):

@@ -39,7 +39,7 @@ algorithm: {invalid_penalty: 0.1}
 SPEAR = [
     "algorithm.settings.self_imitation={warmup: 0, low: 0, rate: 0.2}",
     "algorithm.settings.clip_cov={rate: 0.2, low: 0, high: .inf}",
-    "algorithm.settings.widest_groups.share=1.0",
+    "algorithm.settings.widest_groups.part=1.0",
 ]
 RUNS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "grpo": ([], {}),
