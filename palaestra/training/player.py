@@ -28,8 +28,8 @@ from palaestra.training.checkpoint import fingerprint
 from palaestra.trajectories.record import Trajectory
 
 
-class Player(Protocol):
-    """Who plays. What an episode samples depends on the weights and its own seeds only, wherever it is played."""
+class Plays(Protocol):
+    """Plays episodes. What one samples depends on the weights and its own seeds only, wherever it is played."""
 
     async def play(self, episodes: Sequence[Episode], version: int, planner: Planner | None = None) -> list[Trajectory]:
         """One trajectory per episode, in their order; a failing episode is a status, never an exception.
@@ -39,6 +39,10 @@ class Player(Protocol):
             version: of the weights: noted on what the policy samples.
             planner: plays each group as a whole; `None` plays every episode by itself.
         """
+
+
+class Player(Plays, Protocol):
+    """Plays for training and for evaluation."""
 
     async def evaluate(
         self,
@@ -99,7 +103,13 @@ class InProcessPlayer:
     async def play(self, episodes: Sequence[Episode], version: int, planner: Planner | None = None) -> list[Trajectory]:
         """As `Player.play`."""
         async with self._agent(len(episodes), self.recipe.agent, version) as agent:
-            return await self._rollout(episodes, agent, make, self.limits, planner=planner)
+            return await self.play_with(agent, episodes, planner)
+
+    async def play_with(
+        self, agent: Agent, episodes: Sequence[Episode], planner: Planner | None = None
+    ) -> list[Trajectory]:
+        """Let any agent play the run's episodes, where this player plays them and within its limits."""
+        return await self._rollout(episodes, agent, make, self.limits, planner=planner)
 
     async def evaluate(
         self,

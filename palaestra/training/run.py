@@ -9,6 +9,7 @@ import asyncio
 import copy
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,13 +29,20 @@ from palaestra.files import cannot_write
 from palaestra.memory import peak_rss
 from palaestra.summary import Costs, costs_so_far, write_summary
 from palaestra.training.algorithms import build_algorithm, resolve_algorithm
+from palaestra.training.asynchronous.collector import AsyncCollector
+from palaestra.training.asynchronous.correction import corrected
+from palaestra.training.asynchronous.journal import Journal
+from palaestra.training.asynchronous.resident import resident_player
 from palaestra.training.checkpoint import load_latest
+from palaestra.training.collector import Collector
 from palaestra.training.directory import check_directory, open_directory
 from palaestra.training.learner import Learner
 from palaestra.training.levels import curriculum_suite, curriculum_summary
 from palaestra.training.metrics import MetricsWriter
 from palaestra.training.player import InProcessPlayer, OpenPlayer, Player
 from palaestra.training.providers import Run
+from palaestra.training.rounds import Rounds
+from palaestra.training.rows import build_rows
 from palaestra.training.sampling import TaskSampler
 from palaestra.training.saving import save_model
 from palaestra.training.trainer import Counters, Progress, Stopped, Trainer
@@ -104,13 +112,23 @@ def check_recipe(recipe: Recipe) -> None:
     Raises:
         PalaestraError: naming cause and mend.
     """
-    algorithm = build_algorithm(msgspec.structs.replace(recipe, algorithm=resolve_algorithm(recipe.algorithm)))
+    algorithm = build_algorithm(resolved(recipe))
     for part in algorithm.parts.attachments:
         part.check()
     _suites(recipe)
     resolve_model(recipe.model.reference)
     if recipe.tensorboard:
         require("tensorboard", "train")
+
+
+def resolved(recipe: Recipe) -> Recipe:
+    """The recipe with the algorithm's defaults filled in, and what corrects for old weights where they may be old.
+
+    Raises:
+        UnknownNameError: no algorithm or plug-in has that name.
+        ConfigError: a setting that a plug-in does not have or cannot have.
+    """
+    return msgspec.structs.replace(recipe, algorithm=resolve_algorithm(corrected(recipe)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +149,7 @@ class _Parts:
     def of(cls, recipe: Recipe, resume: bool, progress: Progress | None, open_player: OpenPlayer) -> Self:
         """Load and build everything that the recipe names."""
         check_recipe(recipe)
-        recipe = msgspec.structs.replace(recipe, algorithm=resolve_algorithm(recipe.algorithm))
+        recipe = resolved(recipe)
         check_directory(recipe, resume=resume)
         if recipe.model.threads:
             torch.set_num_threads(recipe.model.threads)
@@ -156,12 +174,23 @@ class _Parts:
             directory,
             player=self.player,
             learner=self.learner,
-            sampler=self.sampler,
+            collector=self._collector(directory),
             metrics=metrics,
             store=store,
             validation=self.suites["validation"],
             progress=progress,
         )
+
+    def _collector(self, directory: Path) -> Collector:
+        """What the trainer's mode asks for."""
+        recipe, algorithm = self.recipe, self.learner.algorithm
+        build = partial(build_rows, temperature=recipe.agent.temperature, invalid_penalty=algorithm.invalid_penalty)
+        if recipe.trainer.mode == "sync":
+            return Rounds(self.sampler, self.player, algorithm.parts, build)
+        player = resident_player(recipe, self.loaded, self.player)
+        rounds = Rounds(self.sampler, player, algorithm.parts, build)
+        journal = Journal(directory / "trajectories" / "pending.ptj")
+        return AsyncCollector(recipe, rounds, player, journal, self.loaded.model.state_dict)
 
 
 def _suites(recipe: Recipe) -> dict[str, TaskSuite | None]:

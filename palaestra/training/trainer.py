@@ -1,12 +1,12 @@
-"""The synchronous trainer: play, learn, repeat.
+"""The trainer: collect, learn, repeat.
 
     tasks → episodes → rows → update → metrics
               ↑                  │
               └──── weights ─────┘      evaluation and checkpoint every few iterations
 
-An iteration counts once its update and its metrics are done; in between nothing can interrupt it. Playing and
-evaluating change no state, so at every moment at which training can be stopped the state is that of the last complete
-iteration.
+Whether episodes are played before an update or also while it is computed is the collector's business. An iteration
+counts once its update and its metrics are done; in between nothing can interrupt it. Playing and evaluating change no
+state, so at every moment at which training can be stopped the state is that of the last complete iteration.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,12 +28,10 @@ from palaestra.errors import TrainingError
 from palaestra.evaluation.evaluate import Progress as EpisodeProgress
 from palaestra.training.batch import Batch
 from palaestra.training.checkpoint import Checkpoint, list_checkpoints, load_weights, save_checkpoint
+from palaestra.training.collector import Collector, Played
 from palaestra.training.learner import Learner, Update
 from palaestra.training.metrics import MetricsWriter
 from palaestra.training.player import Player
-from palaestra.training.rounds import Played, play_rounds
-from palaestra.training.rows import Rows, build_rows
-from palaestra.training.sampling import TaskSampler
 from palaestra.training.seams import Moment
 from palaestra.training.statistics import episode_advantages, rollout_statistics, update_statistics
 from palaestra.trajectories.record import Trajectory
@@ -73,14 +72,14 @@ class Trainer:
         *,
         player: Player,
         learner: Learner,
-        sampler: TaskSampler,
+        collector: Collector,
         metrics: MetricsWriter,
         store: TrajectoryWriter,
         validation: TaskSuite | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.recipe, self.directory = recipe, directory
-        self.player, self.learner, self.sampler = player, learner, sampler
+        self.player, self.learner, self.collector = player, learner, collector
         self.metrics, self.store, self.validation = metrics, store, validation
         self.progress = progress
         self.counters = Counters()
@@ -95,38 +94,41 @@ class Trainer:
             PalaestraError: training cannot go on; earlier checkpoints are whole.
         """
         try:
-            stopped = await self._loop()
+            stopped = await self._stopped()
+            self.save()
+            return stopped
+        finally:
+            await self.collector.close()
+
+    async def _stopped(self) -> Stopped:
+        try:
+            return await self._loop()
         except asyncio.CancelledError:
-            stopped = "interrupted"
-        self.save()
-        return stopped
+            return "interrupted"
 
     async def _loop(self) -> Stopped:
         while True:
             await self._evaluate_if_due()
             if stopped := self._spent():
                 return stopped
-            began, parts = time.perf_counter(), self.learner.algorithm.parts
+            began = time.perf_counter()
             moment = Moment(self.counters.iteration, self.recipe.budget.iterations, self.recipe.seed)
-            played = await play_rounds(self.sampler, self.player, parts, moment, self._rows)
-            for supplier in parts.suppliers:
+            played = await self.collector.collect(moment)
+            for supplier in self.learner.algorithm.parts.suppliers:
                 await supplier.fetch(played.trajectories, moment)
-            self._learn(played, moment, began)
+            await self._learn(played, moment, began)
             if self.counters.iteration % self.recipe.checkpoint.every == 0:
                 self.save()
+            await self.collector.hand_over(self.counters.iteration)
 
-    def _rows(self, trajectories: Sequence[Trajectory]) -> Rows:
-        penalty = self.learner.algorithm.invalid_penalty
-        return build_rows(trajectories, temperature=self.recipe.agent.temperature, invalid_penalty=penalty)
-
-    def _learn(self, played: Played, moment: Moment, began: float) -> None:
+    async def _learn(self, played: Played, moment: Moment, began: float) -> None:
         """Update on an iteration's episodes, and count it."""
         counters, done = self.counters, time.perf_counter()
         iteration, trajectories, rows = counters.iteration, played.trajectories, played.rows
         if not rows.trajectories:
             first = next((t.error for t in trajectories if t.error), "nothing was sampled")
             raise TrainingError(f"iteration {iteration}: no episode can be learned from ({rows.left_out}): {first}")
-        update = self._update(rows.batch, moment)
+        update = await self.collector.update(partial(self._update, rows.batch, moment))
         for trajectory, advantage in zip(rows.trajectories, episode_advantages(update.batch), strict=True):
             trajectory.meta["advantage"] = advantage
         for trajectory in trajectories:
@@ -231,6 +233,7 @@ class Trainer:
             "counters": msgspec.to_builtins(counters),
             "algorithm": self.learner.algorithm.state_dict(),
             "offsets": {"metrics": self.metrics.offset, "trajectories": self.store.offset},
+            "collector": self.collector.state_dict(),
         }
         model, optimiser = self.learner.policy.model, self.learner.optimiser
         weights = dict(model.named_parameters())
@@ -238,6 +241,7 @@ class Trainer:
         checkpoint = Checkpoint(counters.iteration, weights, optimiser.state_tensors(), state, more)
         save_checkpoint(self.directory / "checkpoints", checkpoint, keep=self.recipe.checkpoint.keep)
         self._saved = counters.iteration
+        self.collector.saved()
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint: weights, optimiser, algorithm, counters and the lengths of the growing files.
@@ -256,4 +260,5 @@ class Trainer:
         self.metrics.truncate_to(state["offsets"]["metrics"])
         self.store.truncate_to(state["offsets"]["trajectories"])
         self.counters = msgspec.convert(state["counters"], Counters)
+        self.collector.load_state_dict(state.get("collector", {}), self.counters.iteration)
         self._saved = self._restored = self.counters.iteration
