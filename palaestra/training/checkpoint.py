@@ -7,6 +7,8 @@
       state.json              iteration, the algorithm's state, counters, lengths of the run's growing files
       manifest.json           SHA-256 of all of them
 
+Where weights are spread over ranks, the first two are `shards/*.safetensors` instead, a file of each rank.
+
 A checkpoint is written into a hidden folder, forced to the disk, and renamed: there is never half of one under its
 name. Nothing in it is pickled, so loading one runs no code.
 """
@@ -19,7 +21,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,10 +31,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from palaestra.errors import CheckpointError
-from palaestra.training.sharding import assign
+from palaestra.training.ranks import on_first, rank
+from palaestra.training.sharding import assign, is_sharded
+from palaestra.training.shards import DistributedCheckpointError, Shards, write_shards
 
 FORMAT = 1
-_FILES = ("model.safetensors", "optimiser.safetensors", "state.json")
+_WHOLE = ("model.safetensors", "optimiser.safetensors")
+_FILES = (*_WHOLE, "state.json")
+_SHARDS = "shards"
 _TENSORS = ".safetensors"
 T = TypeVar("T")
 
@@ -43,9 +49,9 @@ class Checkpoint:
 
     iteration: int
     """Iterations that were complete."""
-    model: dict[str, Tensor]
+    model: Mapping[str, Tensor]
     """Weights by parameter name."""
-    optimiser: dict[str, Tensor]
+    optimiser: Mapping[str, Tensor]
     """As `Optimiser.state_tensors` gives them."""
     state: dict[str, Any]
     """JSON values."""
@@ -56,28 +62,47 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
     """Write `folder/ITERATION` and remove all but the `keep` newest. Returns its path.
 
+    Of several ranks all must ask; each writes the tensors that it has a part of, and the first one the others.
+
     Raises:
         CheckpointError: it could not be written; the earlier ones are untouched.
     """
     target = folder / f"{checkpoint.iteration:06d}"
     temporary = folder / f".{target.name}.partial"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in folder.glob(".*.partial"):
-            _remove(unfinished)
-        temporary.mkdir()
-        _write_files(temporary, checkpoint)
-        _remove(target)
-        os.replace(temporary, target)
-        _sync(folder)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        spread = any(is_sharded(tensor) for tensor in checkpoint.model.values())
+        if spread:
+            on_first(lambda: _begin(folder, temporary), CheckpointError)
+            write_shards(temporary / _SHARDS, {"model": checkpoint.model, "optimiser": checkpoint.optimiser})
+            checkpoint = replace(checkpoint, model={}, optimiser={})
+        on_first(lambda: _complete(folder, temporary, target, checkpoint, keep, begun=spread), CheckpointError)
+    except (OSError, SafetensorError, DistributedCheckpointError) as error:
+        if rank() == 0:
+            shutil.rmtree(temporary, ignore_errors=True)
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise CheckpointError(
             f"cannot write checkpoint {target}: {reason}; earlier checkpoints are untouched, --resume goes on from them"
         ) from error
-    _prune(folder, keep)
     return target
+
+
+def _begin(folder: Path, temporary: Path) -> None:
+    """An empty folder, and none of what a kill left unfinished."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for unfinished in folder.glob(".*.partial"):
+        _remove(unfinished)
+    temporary.mkdir()
+
+
+def _complete(folder: Path, temporary: Path, target: Path, checkpoint: Checkpoint, keep: int, *, begun: bool) -> None:
+    """Write what is not there yet, give it its name, and remove the oldest."""
+    if not begun:
+        _begin(folder, temporary)
+    _write_files(temporary, checkpoint)
+    _remove(target)
+    os.replace(temporary, target)
+    _sync(folder)
+    _prune(folder, keep)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -97,12 +122,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
     state = _read(path / "state.json", _json_object)
     if not isinstance(state.get("iteration"), int):
         raise CheckpointError(f"checkpoint {path} is damaged: state.json has no iteration")
+    spread = not set(_WHOLE) <= set(names)
+    more = [name for name in names if name not in _FILES and name.endswith(_TENSORS) and "/" not in name]
     return Checkpoint(
         iteration=state["iteration"],
-        model=_read(path / "model.safetensors", load_file),
-        optimiser=_read(path / "optimiser.safetensors", load_file),
+        model=Shards(path / _SHARDS, "model") if spread else _read(path / "model.safetensors", load_file),
+        optimiser=Shards(path / _SHARDS, "optimiser") if spread else _read(path / "optimiser.safetensors", load_file),
         state=state,
-        more={name.removesuffix(_TENSORS): _read(path / name, load_file) for name in names if name not in _FILES},
+        more={name.removesuffix(_TENSORS): _read(path / name, load_file) for name in more},
     )
 
 
@@ -138,6 +165,9 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
         if parameter.shape != weights[name].shape:
             shapes = f"{tuple(weights[name].shape)}, here {tuple(parameter.shape)}"
             raise CheckpointError(f"{source} is of another model: {name} has shape {shapes}")
+    if isinstance(weights, Shards):
+        weights.read({name: parameter.data for name, parameter in own.items()})
+        return
     for name, parameter in own.items():
         assign(parameter.data, weights[name])
 
@@ -164,16 +194,19 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
-    save_file(_contiguous(checkpoint.model), folder / "model.safetensors")
-    save_file(_contiguous(checkpoint.optimiser), folder / "optimiser.safetensors")
+    spread = sorted(f"{_SHARDS}/{file.name}" for file in (folder / _SHARDS).glob("*"))
+    if not spread:
+        save_file(_contiguous(checkpoint.model), folder / "model.safetensors")
+        save_file(_contiguous(checkpoint.optimiser), folder / "optimiser.safetensors")
     state = {**checkpoint.state, "iteration": checkpoint.iteration}
     (folder / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
     for name, tensors in checkpoint.more.items():
         save_file(_contiguous(tensors), folder / f"{name}{_TENSORS}")
-    names = (*_FILES, *(f"{name}{_TENSORS}" for name in checkpoint.more))
+    own = ("state.json", *spread) if spread else _FILES
+    names = (*own, *(f"{name}{_TENSORS}" for name in checkpoint.more))
     manifest = {"format": FORMAT, "files": {name: _digest(folder / name) for name in names}}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    for name in (*names, "manifest.json"):
+    for name in (*names, "manifest.json", *([_SHARDS] if spread else [])):
         _sync(folder / name)
     _sync(folder)
 
@@ -195,9 +228,10 @@ def _verify(path: Path) -> list[str]:
         raise CheckpointError(f"checkpoint {path} has format {version!r}; this version reads {FORMAT}")
     listed = manifest.get("files")
     listed = listed if isinstance(listed, dict) else {}
-    names = list(dict.fromkeys((*_FILES, *(str(name) for name in listed))))
+    spread = any(str(name).startswith(f"{_SHARDS}/") for name in listed)
+    names = list(dict.fromkeys((*(("state.json",) if spread else _FILES), *(str(name) for name in listed))))
     for name in names:
-        if name != Path(name).name or _read(path / name, _digest) != listed.get(name):
+        if name.removeprefix(f"{_SHARDS}/") != Path(name).name or _read(path / name, _digest) != listed.get(name):
             raise CheckpointError(f"checkpoint {path} is damaged: {name} is not what was written")
     return names
 

@@ -152,9 +152,13 @@ class PolicyModel:
         """Take part in a forward pass of other ranks with nothing to compute; 0, whose gradients are all 0."""
         assert self.whole is not None
         one = torch.zeros(1, 1, dtype=torch.int64)
-        nothing: Tensor = self.whole(
-            lambda: self.hidden(one).float().sum() * 0 + self.head.weight[:1].float().sum() * 0
-        )
+
+        def touched() -> Tensor:
+            """Of every weight, as each rank must have a gradient of each."""
+            head = (self.head.weight, self.head.bias)
+            return sum((each.float().sum() for each in head if each is not None), self.hidden(one).float().sum()) * 0
+
+        nothing: Tensor = self.whole(touched)
         return nothing
 
     def _scores(self, batch: Batch, flat: Flat, part: MicroBatch, statistics: Sequence[Statistic]) -> Scores:

@@ -12,6 +12,7 @@ from palaestra.config import OptimiserConfig
 from palaestra.errors import CheckpointError
 from palaestra.training.ranks import add_up, ranks
 from palaestra.training.sharding import assign, is_sharded, whole_tensor
+from palaestra.training.shards import Shards
 
 
 def learning_rate(config: OptimiserConfig, iteration: int, total: int) -> float:
@@ -101,12 +102,20 @@ class Optimiser:
             if any(v.ndim and v.shape != parameter.shape for v in values.values()):
                 raise CheckpointError(f"the checkpoint's optimiser state is of another model: {name} has another shape")
             self._adam.state[parameter] = {key: _like(parameter, value) for key, value in values.items()}
+        if isinstance(tensors, Shards):
+            tensors.read(self.state_tensors())
 
 
 def _like(parameter: Tensor, value: Tensor) -> Tensor:
     """A copy of saved state where the fused AdamW wants it: beside the parameter; the step count stays float32."""
     if not value.ndim:
-        return value.to(parameter.device, torch.float32, copy=True)
+        return (
+            torch.zeros((), device=parameter.device)
+            if value.is_meta
+            else value.to(parameter.device, torch.float32, copy=True)
+        )
+    if value.is_meta:  # it is read later
+        return torch.zeros_like(parameter, requires_grad=False)
     if is_sharded(parameter):
         own = torch.zeros_like(parameter, requires_grad=False)
         assign(own, value)

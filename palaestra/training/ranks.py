@@ -7,13 +7,14 @@ one process. Without an initialised process group there is one rank.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+T = TypeVar("T")
 MESSAGE = 2**24
 """Numbers that go into one message, if not a single tensor has more: copies of them are all that it takes of memory."""
 
@@ -40,6 +41,37 @@ def most(number: int) -> int:
     found = torch.tensor(number)
     dist.all_reduce(found, dist.ReduceOp.MAX)
     return int(found)
+
+
+def on_first(action: Callable[[], T], error: type[Exception] = RuntimeError) -> T:
+    """What `action` returns on the first rank; the others wait for it, and get what it returned, or an `error`.
+
+    Raises:
+        Exception: what `action` raised, on the first rank.
+    """
+    if not _running():
+        return action()
+    if rank():
+        found: list[Any] = [None]
+        dist.broadcast_object_list(found)
+        kind, value = found[0]
+        if kind == "error":
+            raise error(value)
+        result: T = value
+        return result
+    try:
+        done = action()
+    except BaseException as raised:
+        dist.broadcast_object_list([("error", str(raised))])
+        raise
+    dist.broadcast_object_list([("done", done)])
+    return done
+
+
+def wait() -> None:
+    """Until all ranks are here."""
+    if _running():
+        dist.barrier()
 
 
 def add_up(tensors: Iterable[Tensor]) -> None:
