@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ EXAMPLES = """  palaestra train demo
   palaestra train my_recipe.yaml optimiser.lr=1e-4 rollout.group_size=16
   palaestra train quiz.yaml --import quiz.py
   palaestra train runs/grpo --resume
+  torchrun --nproc-per-node 8 -m palaestra train my_recipe.yaml learner.shard=true
   palaestra train demo --launcher ray
   palaestra train demo --launcher ray --ray-address head:6379 cluster.workers.count=32"""
 
@@ -63,6 +65,11 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         overrides.append(f"out={json.dumps(args.out)}")
     recipe = load_recipe(path, overrides)
+    if int(os.environ.get("RANK", "0")) and not args.print:  # torchrun's first rank speaks for all
+        from palaestra.training.run import train
+
+        train(recipe, resume=args.resume)
+        return 0
     print(to_yaml(recipe))
     if args.print:
         return 0

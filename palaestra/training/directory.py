@@ -9,6 +9,7 @@ from palaestra.config import Recipe, load_recipe, to_dict, to_yaml
 from palaestra.errors import ConfigError, PalaestraError
 from palaestra.files import replace_text
 from palaestra.training.checkpoint import list_checkpoints
+from palaestra.training.ranks import on_first, wait
 
 FREE_TO_CHANGE = ("out", "budget", "evaluation", "checkpoint", "tensorboard", "optimiser", "cluster")
 """Sections in which a resumed run may differ from what was begun."""
@@ -42,6 +43,12 @@ def open_directory(recipe: Recipe, *, resume: bool) -> Path:
         ConfigError: the directory holds a run and `resume` is off, or that run has other settings.
         PalaestraError: it cannot be written.
     """
+    wait()  # until every rank has looked at what is there
+    on_first(lambda: _open(recipe, resume), ConfigError)
+    return recipe.directory
+
+
+def _open(recipe: Recipe, resume: bool) -> None:
     check_directory(recipe, resume=resume)
     directory = recipe.directory
     saved = directory / "recipe.yaml"
@@ -56,7 +63,6 @@ def open_directory(recipe: Recipe, *, resume: bool) -> Path:
         reason = error.strerror or error
         raise PalaestraError(f"cannot write run directory {directory}: {reason}; choose another with out=") from error
     replace_text(saved, to_yaml(recipe))
-    return directory
 
 
 def _keep_earlier(recipe: Recipe, saved: Path) -> None:

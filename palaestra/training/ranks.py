@@ -68,6 +68,15 @@ def on_first(action: Callable[[], T], error: type[Exception] = RuntimeError) -> 
     return done
 
 
+def exchanged(value: T) -> list[T]:
+    """What each rank brought, by rank."""
+    if not _running():
+        return [value]
+    found: list[Any] = [None] * ranks()
+    dist.all_gather_object(found, value)
+    return found
+
+
 def wait() -> None:
     """Until all ranks are here."""
     if _running():

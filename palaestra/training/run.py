@@ -23,7 +23,7 @@ from palaestra.agents.scripted import OracleAgent, RandomAgent
 from palaestra.config import Recipe
 from palaestra.envs.deadline import run_to_the_end
 from palaestra.envs.tasks import TaskSuite, load_suite
-from palaestra.errors import ConfigError, DataError, TrainingError, require
+from palaestra.errors import ConfigError, DataError, PalaestraError, TrainingError, require
 from palaestra.evaluation.result import EvalResult
 from palaestra.files import cannot_write
 from palaestra.memory import peak_rss
@@ -36,11 +36,15 @@ from palaestra.training.asynchronous.resident import resident_player
 from palaestra.training.checkpoint import load_latest
 from palaestra.training.collector import Collector
 from palaestra.training.directory import check_directory, open_directory
+from palaestra.training.engine_player import local_player
+from palaestra.training.gang import joined, shared_out
 from palaestra.training.learner import Learner
 from palaestra.training.levels import curriculum_suite, curriculum_summary
 from palaestra.training.metrics import MetricsWriter
-from palaestra.training.player import InProcessPlayer, OpenPlayer, Player
+from palaestra.training.outputs import opened
+from palaestra.training.player import OpenPlayer, Player
 from palaestra.training.providers import Run
+from palaestra.training.ranks import on_first, rank, ranks
 from palaestra.training.rounds import Rounds
 from palaestra.training.rows import build_rows
 from palaestra.training.sampling import TaskSampler
@@ -67,7 +71,7 @@ def train(
     *,
     resume: bool = False,
     progress: Progress | None = None,
-    open_player: OpenPlayer = InProcessPlayer,
+    open_player: OpenPlayer = local_player,
 ) -> RunResult:
     """Train as the recipe says, into its run directory.
 
@@ -84,15 +88,16 @@ def train(
     Raises:
         PalaestraError: naming cause and mend; what was done before is on disk.
     """
+    with joined(recipe.model.device):
+        return _train(recipe, resume, progress, open_player)
+
+
+def _train(recipe: Recipe, resume: bool, progress: Progress | None, open_player: OpenPlayer) -> RunResult:
     began = time.perf_counter()
     before = costs_so_far(recipe.directory) if resume else Costs()
     parts = _Parts.of(recipe, resume, progress, open_player)
     directory = open_directory(parts.recipe, resume=resume)
-    board = directory / "tensorboard" if recipe.tensorboard else None
-    with (
-        MetricsWriter(directory / "metrics.jsonl", tensorboard=board) as metrics,
-        TrajectoryWriter(directory / "trajectories" / "train.ptj") as store,
-    ):
+    with opened(directory, tensorboard=recipe.tensorboard) as (metrics, store):
         trainer = parts.trainer(directory, metrics, store, progress)
         checkpoint = load_latest(directory / "checkpoints") if resume else None
         if checkpoint is not None:
@@ -102,7 +107,8 @@ def train(
         result = run_to_the_end(run.complete(), cancellable=True)
     result.counters.wall_seconds = time.perf_counter() - trainer.epoch
     more = curriculum_summary(trainer.learner.algorithm.parts)
-    _write_summary(result, recipe, max(before.peak_rss_bytes, peak_rss()), more)
+    if rank() == 0:
+        _write_summary(result, recipe, max(before.peak_rss_bytes, peak_rss()), more)
     return result
 
 
@@ -158,9 +164,10 @@ class _Parts:
         sampler = TaskSampler(suites["train"], recipe.rollout, recipe.seed)
         reference = recipe.model.reference
         if recipe.warm_start.episodes:
-            reference = str(base_model(recipe, suites["train"], progress))
+            train_on = suites["train"]
+            reference = on_first(lambda: str(base_model(recipe, train_on, progress)), TrainingError)
         loaded = load_model(reference, dtype=recipe.model.dtype, device=recipe.model.device)
-        player, learner = open_player(recipe, loaded), _learner(recipe, loaded)
+        player, learner = shared_out(open_player(recipe, loaded)), _learner(recipe, loaded)
         for part in learner.algorithm.parts.attachments:
             part.attach(Run(recipe, loaded, ChatFormat.from_tokenizer(loaded.tokenizer), recipe.directory))
         return cls(recipe, suites, sampler, loaded, player, learner)
@@ -187,6 +194,8 @@ class _Parts:
         build = partial(build_rows, temperature=recipe.agent.temperature, invalid_penalty=algorithm.invalid_penalty)
         if recipe.trainer.mode == "sync":
             return Rounds(self.sampler, self.player, algorithm.parts, build)
+        if ranks() > 1:
+            raise ConfigError("trainer.mode=async has one learner process; use trainer.mode=sync with several ranks")
         player = resident_player(recipe, self.loaded, self.player)
         rounds = Rounds(self.sampler, player, algorithm.parts, build)
         journal = Journal(directory / "trajectories" / "pending.ptj")
@@ -235,7 +244,8 @@ class _Run:
                 await self._evaluate("warm", results)
             stopped = await self.trainer.run()
             if stopped != "interrupted":
-                save_model(self.directory / "model", self.loaded, mend="the checkpoints are safe, --resume goes on")
+                folder, mend = self.directory / "model", "the checkpoints are safe, --resume goes on"
+                on_first(lambda: save_model(folder, self.loaded, mend=mend), PalaestraError)
                 await self._evaluate("rl", results)
                 await self._evaluate("random", results, RandomAgent())
                 await self._evaluate("oracle", results, OracleAgent())
@@ -268,7 +278,8 @@ class _Run:
             result = await self._play(tag, self.test, store, agent)
         if agent is not None and not result.statuses.get("ok"):
             return
-        result.save(self.directory / "eval" / f"{tag}.json")
+        if rank() == 0:
+            result.save(self.directory / "eval" / f"{tag}.json")
         results[tag] = result
 
     async def _play(self, tag: str, suite: TaskSuite, store: Path, agent: Agent | None) -> EvalResult:

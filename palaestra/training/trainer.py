@@ -32,7 +32,9 @@ from palaestra.training.collector import Collector, Played
 from palaestra.training.learner import Learner, Update
 from palaestra.training.metrics import MetricsWriter
 from palaestra.training.player import Player
+from palaestra.training.ranks import on_first
 from palaestra.training.seams import Moment
+from palaestra.training.sharding import whole_tensor
 from palaestra.training.statistics import episode_advantages, rollout_statistics, update_statistics
 from palaestra.trajectories.record import Trajectory
 from palaestra.trajectories.store import TrajectoryWriter
@@ -137,7 +139,7 @@ class Trainer:
         row = {**rollout_statistics(trajectories), **played.log, **update_statistics(rows, update)}
         ended = time.perf_counter()
         counters.iteration += 1
-        counters.seconds += ended - began
+        counters.seconds += on_first(lambda: ended - began)
         counters.env_steps += row["env_steps"]
         counters.tokens_generated += row["tokens_generated"]
         counters.tokens_trained += int(row["tokens_trained"] or 0)
@@ -221,7 +223,7 @@ class Trainer:
         if self._saved == counters.iteration:
             return
         for name, parameter in self.learner.policy.model.named_parameters():
-            if not bool(parameter.isfinite().all()):
+            if not bool(whole_tensor(parameter.isfinite().all())):
                 raise TrainingError(
                     f"iteration {counters.iteration - 1}: {name} is not finite after the update; the last checkpoint "
                     f"is untouched; {self._mend()}"
@@ -257,6 +259,7 @@ class Trainer:
         load_weights(self.learner.policy.model, checkpoint.model)
         self.learner.optimiser.load_state_tensors(checkpoint.optimiser)
         self.learner.load_more_tensors(checkpoint.more)
+        self.learner.publish()
         self.metrics.truncate_to(state["offsets"]["metrics"])
         self.store.truncate_to(state["offsets"]["trajectories"])
         self.counters = msgspec.convert(state["counters"], Counters)
