@@ -198,6 +198,38 @@ PRESETS: dict[str, dict[str, Any]] = {
 """By name of the algorithm, the keys of `AlgorithmConfig` whose default is another one there."""
 
 
+class EngineConfig(Config, frozen=True, kw_only=True):
+    """Who samples the model's tokens."""
+
+    kind: Literal["torch", "vllm", "vllm-server"] = "torch"
+    """`torch`: the embedded engine, on the learner's own weights. `vllm`: vLLM in this process, which must have it.
+    `vllm-server`: vLLM behind HTTP: the server at `url`, or one of ours."""
+    url: str = ""
+    """Of a `vllm-server` that runs already, started as the guide says; empty: start one on this machine."""
+    key_variable: str = "PALAESTRA_VLLM_KEY"
+    """Environment variable that holds what the server at `url` wants as a bearer token."""
+    python: str = ""
+    """Interpreter that starts our own server; empty: this one if it has vLLM, else what
+    `palaestra interpreters --build vllm` made."""
+    exchange: str = ""
+    """Folder for new weights that the engine's workers see, too; empty: a temporary one of this machine."""
+    context: NonNegative = 0
+    """Most tokens of prompt and completion together; 0: what the model was made for."""
+    slots: Positive = 64
+    """Requests that are computed at once."""
+    cache_gib: PositiveFloat = 2.0
+    """Key-value cache on a CPU, GiB."""
+    memory_share: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.4
+    """Share of a GPU's memory for the engine, beside the learner."""
+    gpus: Positive = 1
+    """Tensor-parallel ranks."""
+    eager: bool = False
+    """No CUDA graphs and no compilation: starts sooner, decodes slower. On a CPU always so."""
+    parity: PositiveFloat = 1e-3
+    """After each hand-over of weights, engine and learner may differ by this much (nats) on fixed prompts; beyond it
+    the run stops. bfloat16 wants about 0.3."""
+
+
 class AlgorithmConfig(Config, frozen=True, kw_only=True):
     """The base that all algorithms share, and the plug-ins of this one; their settings are under `settings.NAME`.
 
@@ -431,6 +463,8 @@ class Recipe(Config, frozen=True, kw_only=True):
     """How the model plays."""
     rollout: RolloutConfig = RolloutConfig()
     """How episodes are collected."""
+    engine: EngineConfig = EngineConfig()
+    """Who samples tokens."""
     algorithm: AlgorithmConfig = AlgorithmConfig()
     """What is computed from them."""
     optimiser: OptimiserConfig = OptimiserConfig()

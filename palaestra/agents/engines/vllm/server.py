@@ -1,0 +1,143 @@
+"""A vLLM server of ours: started on the loopback interface, watched, and ended with us."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from palaestra.agents.engines.vllm.door import KEY
+from palaestra.agents.engines.vllm.options import VLLMOptions
+from palaestra.envs.isolation.interpreters import package_folder
+from palaestra.envs.isolation.named import python_of
+from palaestra.errors import EngineError
+
+HOST = "127.0.0.1"
+GRACE_SECONDS = 10.0
+"""How long it may take to end when it is asked to."""
+
+
+@dataclass
+class VLLMServer:
+    """`vllm serve` in a process group of its own, with a random port and a random key."""
+
+    options: VLLMOptions
+    log: Path
+    """Takes what it prints."""
+    python: str = ""
+    """Interpreter that has vLLM; by default this one if it has, else the one that `palaestra interpreters --build vllm`
+    makes."""
+    key: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
+    port: int = 0
+    """Where it listens; chosen when it starts."""
+    name: str = "policy"
+    """What its OpenAI endpoints call the model."""
+    _process: asyncio.subprocess.Process | None = field(default=None, repr=False)
+
+    @property
+    def url(self) -> str:
+        """Where it is reached."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def ended(self) -> int | None:
+        """Its exit status; `None` while it runs, or before it was started."""
+        return None if self._process is None else self._process.returncode
+
+    async def start(self) -> None:
+        """Start it; whether it serves is for whoever connects to find out.
+
+        Raises:
+            EngineError: there is no vLLM.
+            EnvError: as is the interpreter that would have it.
+        """
+        python = self.python or (sys.executable if find_spec("vllm") else python_of("vllm"))
+        self.port = _free_port()
+        with self.log.open("ab") as log:
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    python,
+                    *self.command(),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=self._environ(),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise EngineError(f"cannot start {python}: {error.strerror or error}") from error
+
+    def command(self) -> list[str]:
+        """Arguments of the interpreter."""
+        arguments = dict(self.options.arguments())
+        # What `vllm serve` calls; that command itself wants a package named vllm, which a build named otherwise lacks.
+        command = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(arguments.pop("model"))]
+        command += ["--host", HOST, "--port", str(self.port), "--served-model-name", self.name]
+        command += ["--enable-scale-out", "--middleware", "palaestra.agents.engines.vllm.door.Door"]
+        command += ["--disable-uvicorn-access-log", "--disable-log-stats"]
+        return command + flags(arguments)
+
+    def last_words(self) -> str:
+        """What it printed last that looks like a reason."""
+        with suppress(OSError):
+            lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+            errors = [line for line in lines if "Error" in line]
+            return (errors or lines or [""])[-1][-400:]
+        return ""
+
+    async def stop(self) -> None:
+        """End it and all that it started."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), GRACE_SECONDS)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)  # workers that outlived it
+        await process.wait()
+
+    def _environ(self) -> dict[str, str]:
+        path = os.pathsep.join(filter(None, [package_folder(), os.environ.get("PYTHONPATH", "")]))
+        own = {
+            "VLLM_SERVER_DEV_MODE": "1",  # the endpoints for new weights; the door guards them
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+            "VLLM_LOGGING_LEVEL": "WARNING",
+            "PYTHONPATH": path,
+            KEY: self.key,
+        }
+        return {**self.options.environ(), **own, **os.environ, KEY: self.key, "PYTHONPATH": path}
+
+
+def flags(arguments: Mapping[str, Any]) -> list[str]:
+    """Engine arguments as `vllm serve` takes them."""
+    found: list[str] = []
+    for name, value in arguments.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            found.append(flag if value else flag.replace("--", "--no-", 1))
+        elif isinstance(value, dict):
+            found += [flag, json.dumps(value)]
+        elif isinstance(value, list):
+            found += [flag, *map(str, value)]
+        else:
+            found += [flag, str(value)]
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        port: int = free.getsockname()[1]
+        return port

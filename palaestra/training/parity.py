@@ -1,0 +1,139 @@
+"""The parity probe: do engine and learner have the same weights?
+
+Engines keep weights in shapes of their own, and prefixes of what they read. Whatever goes wrong there (a tied output
+head that stays what it was, a cache that outlives its weights, a tensor that was never handed over) shows in the
+samples' log-probs, but nowhere as an error: a run learns from another policy than it plays with. So after each
+hand-over the engine continues a few fixed prompts, and the learner's model scores what it sampled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from palaestra.agents.engines.base import Completion, Engine, Request, SamplingParams
+from palaestra.errors import TrainingError
+
+LENGTHS = (5, 12, 24, 48)
+"""Tokens of the prompts."""
+TOKENS = 4
+"""Tokens that each is continued by."""
+
+
+class Parity(NamedTuple):
+    """Largest differences between engine and learner, nats."""
+
+    logprob: float
+    entropy: float
+    """0 where the engine tells no entropies."""
+
+
+async def check_parity(engine: Engine, model: nn.Module, *, tolerance: float) -> Parity:
+    """Compare engine and learner on fixed prompts, in their own vocabulary.
+
+    Args:
+        engine: has been handed the weights of `model`.
+        model: a causal language model of transformers, the learner's.
+        tolerance: the largest difference that rounding explains, nats.
+
+    Raises:
+        TrainingError: they disagree by more.
+    """
+    requests = probes(int(model.config.vocab_size), engine.context_length)  # type: ignore[union-attr, arg-type]
+    completions = await asyncio.gather(*map(engine.generate, requests))
+    parity = measured(model, requests, completions)
+    if not max(parity) <= tolerance:
+        raise TrainingError(
+            f"engine and learner disagree on the same tokens under weights {engine.weight_version}: log-probs by "
+            f"{parity.logprob:.3g}, entropies by {parity.entropy:.3g} (rounding explains {tolerance:g}); the engine "
+            f"kept other weights than it was given. Nothing was learnt from it; use another engine.kind or "
+            f"engine.transfer, or raise engine.parity if the difference is that of the precision"
+        )
+    return parity
+
+
+def probes(vocabulary: int, context: int) -> list[Request]:
+    """The fixed prompts, of ids that are spread over the vocabulary; each with draws of its own."""
+    requests = []
+    for seed, length in enumerate(LENGTHS):
+        ids = [(7 + 1009 * (k + 1) * (seed + 1)) % vocabulary for k in range(min(length, context - TOKENS))]
+        requests.append(Request(prompt=ids, sampling=SamplingParams(max_tokens=TOKENS, seed=seed)))
+    return requests
+
+
+@torch.no_grad()
+def measured(model: nn.Module, requests: Sequence[Request], completions: Sequence[Completion]) -> Parity:
+    """Largest differences over all tokens; log-probs at temperature 1, without constraints."""
+    logprob = entropy = 0.0
+    for request, completion in zip(requests, completions, strict=True):
+        told_logprob, told_entropy = scores(model, [*request.prompt], completion.ids)
+        logprob = max(logprob, _apart(told_logprob, completion.logprobs))
+        entropy = max(entropy, _apart(told_entropy, completion.entropies)) if completion.entropies else entropy
+    return Parity(logprob, entropy)
+
+
+@torch.no_grad()
+def scores(model: nn.Module, prompt: Sequence[int], ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Log-prob and entropy (nats, [len(ids)] float64) of `ids` after `prompt`, by a plain forward pass."""
+    device = next(model.parameters()).device
+    row = torch.tensor([[*prompt, *ids]], device=device)
+    logits = model(row).logits[0, len(prompt) - 1 : -1].double()
+    logp = logits.log_softmax(-1)
+    chosen = logp.gather(1, row[0, len(prompt) :, None])[:, 0]
+    return chosen.cpu(), torch.special.entr(logp.exp()).sum(-1).cpu()
+
+
+def _apart(one: Tensor, other: Sequence[float]) -> float:
+    """Largest difference; infinite where one is no number."""
+    apart = float((one - torch.tensor(other, dtype=torch.float64)).abs().max()) if len(one) else 0.0
+    return apart if math.isfinite(apart) else math.inf
+
+
+class ProbedEngine:
+    """An `Engine` that is compared with the learner after each hand-over of weights."""
+
+    def __init__(self, engine: Engine, model: nn.Module, *, tolerance: float) -> None:
+        """Args:
+        engine: the one that samples.
+        model: whose weights it is handed.
+        tolerance: as `check_parity`.
+        """
+        self.engine, self._model, self._tolerance = engine, model, tolerance
+        self.parity: Parity | None = None
+        """As last measured."""
+
+    @property
+    def weight_version(self) -> int:
+        """Version of the weights in use; starts at 0."""
+        return self.engine.weight_version
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens of prompt and completion together."""
+        return self.engine.context_length
+
+    async def generate(self, request: Request) -> Completion:
+        """Complete one prompt."""
+        return await self.engine.generate(request)
+
+    async def update_weights(self, weights: Mapping[str, Any], version: int) -> None:
+        """Hand over, and compare.
+
+        Raises:
+            TrainingError: engine and learner disagree.
+        """
+        await self.engine.update_weights(weights, version)
+        self.parity = await check_parity(self.engine, self._model, tolerance=self._tolerance)
+
+    async def release(self, session: str) -> None:
+        """Forget a conversation."""
+        await self.engine.release(session)
+
+    async def close(self) -> None:
+        """Free the engine."""
+        await self.engine.close()

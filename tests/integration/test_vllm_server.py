@@ -1,0 +1,157 @@
+"""`vllm serve` in an interpreter of its own, started and used from here: one start for everything it shows."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+import torch
+from support.vllm_models import smollm2, vllm_python
+
+from palaestra.agents.constraint import TokenTrie
+from palaestra.agents.engines.base import Engine, Request, SamplingParams
+from palaestra.agents.engines.vllm.checkpoint import write_checkpoint
+from palaestra.agents.engines.vllm.engine import VLLMEngine
+from palaestra.agents.engines.vllm.options import VLLMOptions
+from palaestra.agents.engines.vllm.served import ServedTransport
+from palaestra.agents.engines.vllm.server import VLLMServer
+from palaestra.errors import EngineError, TrainingError
+from palaestra.training.parity import ProbedEngine, check_parity, measured
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
+
+STOP = 2
+
+
+def ask(prompt: list[int], max_tokens: int = 8, constraint: TokenTrie | None = None, **changes: Any) -> Request:
+    sampling = SamplingParams(max_tokens=max_tokens, stop_ids=(STOP,), **changes)
+    return Request(prompt=prompt, sampling=sampling, constraint=constraint)
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one server showed. Its model keeps its output head tied to the embedding, as most small ones have it."""
+    python, folder = vllm_python(), tmp_path_factory.mktemp("vllm")
+    for name in ("model", "exchange"):
+        write_checkpoint(folder / name, smollm2())
+    options = VLLMOptions(folder=folder / "model", context_length=192, slots=16, cache_gib=0.5, untie=False)
+    server = VLLMServer(options, folder / "log", python)
+    transport = ServedTransport(server=server)
+    engine = VLLMEngine(transport, folder / "model", exchange=folder / "exchange")
+    found: dict[str, Any] = {"log": folder / "log"}
+    try:
+        asyncio.run(play(engine, transport, server, found))
+    except EngineError as error:
+        pytest.fail(f"{error}\n{(folder / 'log').read_text()[-4000:]}")
+    return found
+
+
+async def play(engine: VLLMEngine, transport: ServedTransport, server: VLLMServer, found: dict[str, Any]) -> None:
+    model = smollm2().model
+    began = time.perf_counter()
+    await engine.start()
+    found["start seconds"] = time.perf_counter() - began
+    try:
+        found["is engine"] = isinstance(engine, Engine), engine.context_length
+        requests = [ask([5 + k, 600, 31, 9 * k + 4], 3 + k, seed=k) for k in range(6)]
+        answers = await asyncio.gather(*map(engine.generate, requests))
+        found["answers"], found["parity"] = answers, measured(model, requests, answers)
+        trie = TokenTrie([[5, 600, STOP], [5, 7, 9, STOP], [800, STOP]])
+        found["constrained"] = [await engine.generate(ask([5, 6], seed=seed, constraint=trie)) for seed in range(2)]
+        cut = ask([9, 8, 7], seed=4, top_k=2)
+        found["cut"] = measured(model, [cut], [await engine.generate(cut)])
+        found["open doors"] = [await opened(server, path) for path in ("/collective_rpc", "/v1/models", "/pause")]
+        await hand_over(engine, model, found)
+        found["alive"] = server.ended
+        found["process"] = server._process
+    finally:
+        await engine.close()
+    found["closed"] = found["process"].returncode
+    with pytest.raises(EngineError, match="closed"):
+        await engine.generate(ask([5]))
+
+
+async def hand_over(engine: VLLMEngine, model: Any, found: dict[str, Any]) -> None:
+    """New weights: of the layers, in the middle of a completion, then of the embedding, to which the head is tied."""
+    probed = ProbedEngine(engine, model, tolerance=1e-3)
+    kept = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    try:
+        shake([p for name, p in model.named_parameters() if "layers" in name])
+        long = ask([5, 6, 7], 60, seed=3)
+        task = asyncio.create_task(engine.generate(long))
+        await asyncio.sleep(1.0)
+        await probed.update_weights(model.state_dict(), 7)
+        found["layers"], found["in flight"] = probed.parity, await task
+        shake([model.get_input_embeddings().weight])
+        try:
+            await probed.update_weights(model.state_dict(), 8)
+        except TrainingError as error:
+            found["tied"] = str(error)
+    finally:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(kept[name])
+
+
+def shake(parameters: list[torch.Tensor]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1 * parameter.std())
+
+
+async def opened(server: VLLMServer, path: str) -> int:
+    import aiohttp
+
+    async with aiohttp.ClientSession() as stranger, stranger.post(server.url + path, json={}) as answer:
+        return answer.status
+
+
+def test_it_says_what_the_learner_says(seen: dict[str, Any]) -> None:
+    assert seen["is engine"] == (True, 192)
+    assert max(seen["parity"]) <= 1e-4
+    for answer in seen["answers"]:
+        assert len(answer.ids) == len(answer.logprobs) == len(answer.entropies) >= 1
+        assert (answer.weight_version, answer.versions) == (0, None)
+
+
+def test_constraints_and_cuts_are_exact(seen: dict[str, Any]) -> None:
+    for answer in seen["constrained"]:
+        assert answer.finish == "stop"
+        assert answer.ids in ([5, 600, STOP], [5, 7, 9, STOP], [800, STOP])
+        assert answer.allowed is not None
+        assert answer.allowed[0] == [5, 800]
+    assert max(seen["cut"]) <= 1e-4
+
+
+def test_strangers_are_not_let_in(seen: dict[str, Any]) -> None:
+    assert seen["open doors"] == [401, 401, 401]
+
+
+def test_new_weights_in_the_middle_of_a_served_completion(seen: dict[str, Any]) -> None:
+    assert max(seen["layers"]) <= 1e-4
+    versions = seen["in flight"].versions
+    assert versions == sorted(versions)
+    assert set(versions) == {0, 7}
+
+
+def test_the_probe_finds_an_output_head_that_stayed_behind(seen: dict[str, Any]) -> None:
+    assert "engine and learner disagree on the same tokens under weights 8" in seen["tied"]
+
+
+def test_it_ends_with_us(seen: dict[str, Any]) -> None:
+    assert seen["alive"] is None
+    assert seen["closed"] is not None
+
+
+def test_a_server_that_is_not_there() -> None:
+    with pytest.raises(EngineError, match="there is no vLLM server at http://127.0.0.1:9"):
+        asyncio.run(ServedTransport("http://127.0.0.1:9").start())
+
+
+def test_the_probe_compares_any_engine() -> None:
+    from palaestra.agents.engines.torch_engine import TorchEngine
+
+    model = smollm2().model
+    parity = asyncio.run(check_parity(TorchEngine(model, slots=4), model, tolerance=1e-3))
+    assert max(parity) <= 1e-4
