@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import runpy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -126,3 +129,13 @@ def test_weights_behind_an_endpoint_are_not_ours(served: Endpoint) -> None:
     agent: Any = load_api_agent(served.agent(), ApiSettings(tokenizer="palaestra-tiny"))
     with pytest.raises(EngineError, match="cannot be changed from here"):
         asyncio.run(agent.engine.update_weights({}, 1))
+
+
+def test_the_how_to_gives_a_batch(served: Endpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = Path(__file__).parents[3] / "docs/how-to/evaluate-an-api-model.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    block = block.replace("http://127.0.0.1:8000/v1", served.url).replace("path/to/my-model", "palaestra-tiny")
+    script = tmp_path / "page.py"
+    script.write_text(block.replace("range(8)", "range(2)").replace("tokenizer=", "max_tokens=6, tokenizer="))
+    runpy.run_path(str(script), run_name="__main__")
+    assert capsys.readouterr().out.startswith("torch.Size([2, ")
