@@ -68,21 +68,24 @@ def probes(vocabulary: int, context: int) -> list[Request]:
 
 @torch.no_grad()
 def measured(model: nn.Module, requests: Sequence[Request], completions: Sequence[Completion]) -> Parity:
-    """Largest differences over all tokens; log-probs at temperature 1, without constraints."""
+    """Largest differences over all tokens of requests without constraints."""
     logprob = entropy = 0.0
     for request, completion in zip(requests, completions, strict=True):
-        told_logprob, told_entropy = scores(model, [*request.prompt], completion.ids)
+        told_logprob, told_entropy = scores(model, request.prompt, completion.ids, request.sampling.temperature)
         logprob = max(logprob, _apart(told_logprob, completion.logprobs))
         entropy = max(entropy, _apart(told_entropy, completion.entropies)) if completion.entropies else entropy
     return Parity(logprob, entropy)
 
 
 @torch.no_grad()
-def scores(model: nn.Module, prompt: Sequence[int], ids: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Log-prob and entropy (nats, [len(ids)] float64) of `ids` after `prompt`, by a plain forward pass."""
+def scores(
+    model: nn.Module, prompt: Sequence[int], ids: Sequence[int], temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Log-prob and entropy (nats, [len(ids)] float64) of `ids` after `prompt`, by a plain forward pass; temperature 0
+    counts as 1."""
     device = next(model.parameters()).device
     row = torch.tensor([[*prompt, *ids]], device=device)
-    logits = model(row).logits[0, len(prompt) - 1 : -1].double()
+    logits = model(row).logits[0, len(prompt) - 1 : -1].double() / (temperature or 1.0)
     logp = logits.log_softmax(-1)
     chosen = logp.gather(1, row[0, len(prompt) :, None])[:, 0]
     return chosen.cpu(), torch.special.entr(logp.exp()).sum(-1).cpu()

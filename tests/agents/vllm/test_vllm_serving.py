@@ -1,0 +1,132 @@
+"""How a vLLM server is started, who is let in, and the weights that it reads."""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from palaestra.agents.engines.vllm.checkpoint import EMBEDDING, HEAD, check_weights, shapes, write_weights
+from palaestra.agents.engines.vllm.door import KEY, Door
+from palaestra.agents.engines.vllm.options import VLLMOptions
+from palaestra.agents.engines.vllm.served import ServedTransport
+from palaestra.agents.engines.vllm.server import VLLMServer, flags
+from palaestra.errors import CheckpointError, EngineError
+
+
+def test_arguments_become_flags() -> None:
+    arguments = {"enforce_eager": True, "enable_lora": False, "hf_overrides": {"a": 1}, "logits_processors": ["x:Y"]}
+    assert flags(arguments) == [
+        *("--enforce-eager", "--no-enable-lora", "--hf-overrides", '{"a": 1}', "--logits-processors", "x:Y"),
+    ]
+
+
+def test_each_device_has_the_processor_of_its_runner(tmp_path: Path) -> None:
+    told = {device: VLLMOptions(folder=tmp_path, device=device).arguments() for device in ("cpu", "cuda")}  # type: ignore[arg-type]
+    assert [told[d]["logits_processors"][0].split(":")[0][-2:] for d in ("cpu", "cuda")] == ["v1", "v2"]
+    assert "kv_cache_memory_bytes" in told["cpu"]
+    assert "gpu_memory_utilization" in told["cuda"]
+    sparse = VLLMOptions(folder=tmp_path, device="cuda", transfer="sparse_nccl").arguments()
+    assert sparse["weight_transfer_config"] == {"backend": "sparse_nccl"}
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "status"),
+    [
+        ("/health", "", 401),
+        ("/collective_rpc", "wrong", 401),
+        ("/v1/models", "", 401),
+        ("/collective_rpc", "right", 200),
+    ],
+)
+def test_the_door(path: str, key: str, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, "right")
+    said: list[dict[str, Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message: dict[str, Any]) -> None:
+        said.append(message)
+
+    headers = [(b"authorization", f"Bearer {key}".encode())] if key else []
+    asyncio.run(Door(app)({"type": "http", "path": path, "headers": headers}, None, send))
+    assert said[0]["status"] == status
+
+
+def test_the_key_is_on_no_command_line(tmp_path: Path) -> None:
+    server = VLLMServer(VLLMOptions(folder=tmp_path), tmp_path / "log")
+    assert server.key not in " ".join(server.command())
+    assert server.key not in repr(server)
+    assert server._environ()[KEY] == server.key
+
+
+def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'raise SystemError(\"no such model\")'\n")
+    python.chmod(0o755)
+    server = VLLMServer(VLLMOptions(folder=tmp_path), tmp_path / "log", str(python))
+    with pytest.raises(EngineError, match=r"vLLM does not start: SystemError: no such model; its log is"):
+        asyncio.run(ServedTransport(server=server).start())
+    with pytest.raises(EngineError, match="cannot start"):
+        asyncio.run(ServedTransport(server=VLLMServer(server.options, server.log, str(tmp_path / "none"))).start())
+
+
+def test_a_server_is_ended_with_all_it_started(tmp_path: Path) -> None:
+    python, told = tmp_path / "python", tmp_path / "pid"
+    python.write_text(
+        f"#!/bin/sh\ntrap '' TERM\nsleep 60 &\necho $! > {told}.new; mv {told}.new {told}\nwait\nsleep 60\n"
+    )
+    python.chmod(0o755)
+    server = VLLMServer(VLLMOptions(folder=tmp_path), tmp_path / "log", str(python))
+
+    async def go() -> None:
+        await server.start()
+        for _ in range(600):
+            if told.exists():
+                break
+            await asyncio.sleep(0.05)
+        await server.stop()
+
+    asyncio.run(go())
+    child = Path(f"/proc/{told.read_text().strip()}/stat")
+    assert not child.exists() or child.read_text().split()[2] == "Z"
+    assert server.ended is None
+
+
+def test_a_tied_head_is_written_out(tmp_path: Path) -> None:
+    embedding = torch.randn(4, 3)
+    write_weights(tmp_path, {EMBEDDING: embedding, HEAD: embedding, "model.norm.weight": torch.ones(3)})
+    assert shapes(tmp_path) == {EMBEDDING: [4, 3], HEAD: [4, 3], "model.norm.weight": [3]}
+    write_weights(tmp_path, {EMBEDDING: embedding})
+    assert shapes(tmp_path) == {EMBEDDING: [4, 3], HEAD: [4, 3]}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors"]
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    own = {EMBEDDING: torch.randn(4, 3), "model.norm.weight": torch.ones(3)}
+    write_weights(tmp_path, own)
+    check_weights(tmp_path, own)
+    check_weights(tmp_path, {**own, HEAD: torch.zeros(4, 3)})
+    with pytest.raises(CheckpointError, match=r"model.norm.weight has shape \[2\], the model's has \[3\]"):
+        check_weights(tmp_path, {**own, "model.norm.weight": torch.ones(2)})
+    with pytest.raises(CheckpointError, match=r"unknown \['x'\], missing \['model.norm.weight'\]"):
+        check_weights(tmp_path, {EMBEDDING: own[EMBEDDING], "x": torch.ones(1)})
+    with pytest.raises(CheckpointError, match="no safetensors"):
+        shapes(tmp_path / "nothing")
+
+
+def test_weights_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="cannot write new weights"):
+        write_weights(tmp_path / "nothing", {"x": torch.ones(1)})
+
+
+def test_adapters_and_trees_of_arguments_are_json(tmp_path: Path) -> None:
+    arguments = VLLMOptions(folder=tmp_path, lora_rank=8, extra={"seed": 3}).arguments()
+    assert json.loads(json.dumps(arguments))["max_lora_rank"] == 8
+    assert arguments["seed"] == 3
+    assert os.fspath(tmp_path) == arguments["model"]
