@@ -34,6 +34,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of every section: immutable, by keyword only, unknown keys refused."""
 
 
+class LoraConfig(Config, frozen=True, kw_only=True):
+    """Low-rank adapters, which are trained in place of the weights."""
+
+    rank: NonNegative = 0
+    """Of each; 0 trains the weights themselves."""
+    alpha: NonNegativeFloat = 0.0
+    """An adapter's product is scaled by alpha over rank; 0 stands for twice the rank."""
+    targets: tuple[str, ...] = ()
+    """Names of the linear modules that get one, as `q_proj`; empty for all but the output head."""
+
+
 class ModelConfig(Config, frozen=True, kw_only=True):
     """The policy's weights."""
 
@@ -45,6 +56,8 @@ class ModelConfig(Config, frozen=True, kw_only=True):
     """CPU threads of torch; 0 leaves its default. Another number gives other last bits of every sum."""
     device: str = "cpu"
     """A torch device."""
+    lora: LoraConfig = LoraConfig()
+    """Adapters in place of the weights."""
 
 
 class WarmStartConfig(Config, frozen=True, kw_only=True):
@@ -331,6 +344,11 @@ class LearnerConfig(Config, frozen=True, kw_only=True):
     """Precision of the matrix products of the forward and backward pass."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass."""
+    compile: bool = False
+    """Compile the decoder layers with torch.compile; the first updates then take minutes."""
+    offload: Literal["none", "optimiser", "activations", "both"] = "none"
+    """What waits in the CPU's memory while it is not computed with: the optimiser's moments, the activations that the
+    backward pass needs, or both."""
     merge_prefixes: Literal["never", "episode", "always"] = "never"
     """Which rows share the forward pass of the tokens that they begin with: those of one episode whose context was cut
     and of episodes that branched off one another (`episode`), or all, as the members of a group their prompt
@@ -384,6 +402,13 @@ class WorkersConfig(PlaceConfig, frozen=True, kw_only=True):
     """Most episodes that one plays at once; 0 divides `rollout.concurrency` among them."""
 
 
+class EnginesConfig(PlaceConfig, frozen=True, kw_only=True):
+    """Processes that sample for the workers, where environments and engines are to be on different nodes."""
+
+    count: NonNegative = 0
+    """How many; 0: each worker has an engine of its own."""
+
+
 class LearnerPlaceConfig(PlaceConfig, frozen=True, kw_only=True):
     """Where the learner runs."""
 
@@ -405,12 +430,14 @@ class ClusterConfig(Config, frozen=True, kw_only=True):
 
     workers: WorkersConfig = WorkersConfig()
     """What plays."""
+    engines: EnginesConfig = EnginesConfig()
+    """What samples, if not the workers."""
     learner: LearnerPlaceConfig = LearnerPlaceConfig()
     """What learns."""
     deaths: Positive = 5
     """Episodes whose workers died this often while they played them are given up, as errors."""
     start_seconds: PositiveFloat = 300.0
-    """How long the first worker may take to start."""
+    """How long the first worker may take to start, and the learner to find its places."""
     silence_seconds: PositiveFloat = 300.0
     """A worker that has not answered for so long is killed, and its episodes are played elsewhere."""
 

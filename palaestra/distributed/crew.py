@@ -17,9 +17,17 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 from palaestra.config import Recipe
 from palaestra.distributed.cluster import check_room, options_of, room
 from palaestra.distributed.dispatch import WorkerLost
+from palaestra.distributed.engine import EngineHost
+from palaestra.distributed.policy import Policy
 from palaestra.distributed.units import Unit
 from palaestra.distributed.worker import Orders, Setup, Worker
 from palaestra.errors import TrainingError
+
+_LIVES: dict[str, Any] = {
+    "max_restarts": -1,
+    "max_task_retries": 0,  # the dispatcher knows better what was already done
+    "scheduling_strategy": "SPREAD",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +47,6 @@ class ActorWorker:
 
     actor: Any
     places: int
-    start_seconds: float
     silence_seconds: float
     _playing: int = field(default=0, init=False)
     _watch: asyncio.Task[None] | None = field(default=None, init=False)
@@ -84,6 +91,11 @@ class ActorWorker:
             self._playing -= 1
         return played
 
+    def update(self, policy: Policy) -> None:
+        """Send weights to whatever plays there, and go on."""
+        with suppress(RayError):
+            self.actor.update.remote(policy)
+
     def kill(self) -> None:
         """End the actor for good."""
         if self._watch is not None:
@@ -105,31 +117,57 @@ class ActorWorker:
                 return
 
 
-def hire(recipe: Recipe, imports: Sequence[str] = ()) -> list[ActorWorker]:
+def hire(recipe: Recipe, imports: Sequence[str] = (), engines: Sequence[Any] = ()) -> list[ActorWorker]:
     """Ask Ray for the workers of a run; they start in the background.
+
+    Args:
+        recipe: says how many, where, and what each plays at once.
+        imports: modules or files that register environments.
+        engines: hosts that the workers ask, instead of an engine of their own.
 
     Raises:
         ConfigError: no node has what the recipe asks for.
     """
-    cluster = recipe.cluster
-    place = cluster.workers
+    cluster, place = recipe.cluster, recipe.cluster.workers
     check_room("cluster.workers", place)
     count = place.count or room(place)
     places = place.episodes or math.ceil(recipe.rollout.concurrency / count)
-    device = "cuda" if place.gpus else "cpu"
-    setup = Setup(device, places, max(1, recipe.model.threads), tuple(imports), tuple(map(os.path.abspath, sys.path)))
-    options = {
-        **options_of(place),
-        "max_restarts": -1,
-        "max_task_retries": 0,  # the dispatcher knows better what was already done
-        "max_concurrency": places + 8,
-        "scheduling_strategy": "SPREAD",
-    }
-    made = ray.remote(Worker)
+    device, threads = "cuda" if place.gpus else "cpu", max(1, recipe.model.threads)
+    path = tuple(map(os.path.abspath, sys.path))
+    made, options = ray.remote(Worker), {**options_of(place), **_LIVES, "max_concurrency": places + 8}
     return [
-        ActorWorker(made.options(**options).remote(setup), places, cluster.start_seconds, cluster.silence_seconds)
-        for _ in range(count)
+        ActorWorker(
+            made.options(**options).remote(
+                Setup(device, places, threads, tuple(imports), tuple(engines), number, path),
+            ),
+            places,
+            cluster.silence_seconds,
+        )
+        for number in range(count)
     ]
+
+
+def hire_engines(recipe: Recipe) -> list[Any]:
+    """Ask Ray for the engines of a run, if they are not the workers'.
+
+    Raises:
+        ConfigError: no node has what the recipe asks for.
+    """
+    place = recipe.cluster.engines
+    if not place.count:
+        return []
+    check_room("cluster.engines", place)
+    slots = math.ceil(recipe.rollout.concurrency / place.count)
+    options = {**options_of(place), **_LIVES, "max_concurrency": 2 * recipe.rollout.concurrency + 8}
+    made, device = ray.remote(EngineHost), "cuda" if place.gpus else "cpu"
+    return [made.options(**options).remote(device, slots, max(1, recipe.model.threads)) for _ in range(place.count)]
+
+
+def dismiss(engines: Sequence[Any]) -> None:
+    """End them."""
+    for engine in engines:
+        with suppress(RayError, RuntimeError):
+            ray.kill(engine)
 
 
 def _told(error: RayError) -> str:

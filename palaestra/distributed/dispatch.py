@@ -98,6 +98,7 @@ class Dispatcher(Generic[J, R]):
         self._gone: BaseException | None = None
         """Why the last worker of all will not work again."""
         self._started = False
+        self._staffed = asyncio.Event()
 
     async def do(self, job: J) -> R:
         """The result of a job, whoever does it; any number of calls may wait at once.
@@ -111,6 +112,21 @@ class Dispatcher(Generic[J, R]):
         ticket: _Ticket[J, R] = _Ticket(job, asyncio.get_running_loop().create_future())
         self._queue(next(self._ages), ticket)
         return await ticket.result
+
+    async def staffed(self, seconds: float) -> None:
+        """Return once the first worker can work.
+
+        Raises:
+            TrainingError: none could within so many seconds, or none ever will.
+        """
+        self._start()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._staffed.wait()
+        except TimeoutError:
+            raise TrainingError(f"no worker has started within {seconds:g} s") from None
+        if self._gone is not None:
+            raise TrainingError(f"no worker is left: {self._gone}")
 
     async def close(self) -> None:
         """Stop; jobs that are not done are cancelled."""
@@ -144,11 +160,13 @@ class Dispatcher(Generic[J, R]):
                 self._fail_all(error)
             return
         post.present = True
+        self._staffed.set()
         self._offer(post)
         self._match()
 
     def _fail_all(self, error: BaseException) -> None:
         self._gone = error
+        self._staffed.set()
         for _, ticket in self._waiting:
             _fail(ticket, TrainingError(f"no worker is left: {error}"))
         self._waiting.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 
 from palaestra.config import Recipe
 from palaestra.distributed.cluster import joined
@@ -37,13 +38,13 @@ class RayLauncher:
             return self._placed(recipe, resume, progress)
 
     def _here(self, recipe: Recipe, resume: bool, progress: Progress | None) -> RunResult:
-        from palaestra.distributed.player import RayPlayer
+        from palaestra.distributed.player import open_player
 
         return train(
             recipe,
             resume=resume,
             progress=progress,
-            open_player=lambda recipe, loaded: RayPlayer(recipe, loaded, self.imports),
+            open_player=partial(open_player, imports=self.imports),
         )
 
     def _placed(self, recipe: Recipe, resume: bool, progress: Progress | None) -> RunResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,13 +19,14 @@ from palaestra.agents.planner import Planner
 from palaestra.agents.rollout import EnvMaker, Episode, RolloutLimits
 from palaestra.agents.scripted import RandomAgent
 from palaestra.config import AgentConfig, Recipe
-from palaestra.distributed.crew import ActorWorker, Job, hire
+from palaestra.distributed.crew import ActorWorker, Job, dismiss, hire, hire_engines
 from palaestra.distributed.dispatch import Dispatcher, JobAbandoned
+from palaestra.distributed.policy import Policy, Refs
 from palaestra.distributed.units import Unit, units_of
 from palaestra.distributed.weights import pack, skeleton_of
-from palaestra.distributed.worker import Orders, Policy, Refs
+from palaestra.distributed.worker import Orders
 from palaestra.envs.registry import make
-from palaestra.errors import EngineError
+from palaestra.errors import ConfigError, EngineError
 from palaestra.training.player import InProcessPlayer
 from palaestra.trajectories.record import Trajectory
 from palaestra.trajectories.store import decoded
@@ -40,7 +41,8 @@ class RayPlayer(InProcessPlayer):
 
     def __init__(self, recipe: Recipe, loaded: LoadedModel, imports: Sequence[str] = ()) -> None:
         super().__init__(recipe, loaded)
-        self._workers = hire(recipe, imports)
+        self._engines = hire_engines(recipe)
+        self._workers = hire(recipe, imports, self._engines)
         self._dispatcher: Dispatcher[Job, list[bytes]] = Dispatcher(self._workers, recipe.cluster.deaths)
         self._skeleton = ray.put(skeleton_of(loaded))
         self._serial = -1
@@ -63,6 +65,7 @@ class RayPlayer(InProcessPlayer):
         """End every actor."""
         for worker in self._workers:
             worker.kill()
+        dismiss(self._engines)
         await self._dispatcher.close()
 
     @asynccontextmanager
@@ -86,6 +89,7 @@ class RayPlayer(InProcessPlayer):
     ) -> list[Trajectory]:
         if planner is not None:
             planner.check(agent)
+        await self._dispatcher.staffed(self.recipe.cluster.start_seconds)
         orders = Orders(self._who(agent), limits, planner)
         results: list[Trajectory | None] = [None] * len(episodes)
 
@@ -113,12 +117,56 @@ class RayPlayer(InProcessPlayer):
     def _who(self, agent: Agent) -> Policy | Agent:
         if not (isinstance(agent, LanguageAgent) and isinstance(agent.engine, Elsewhere)):
             return agent
-        engine, state = agent.engine, (agent.engine.weight_version, _changes(self.loaded.model))
-        if state != self._state:  # into the object store once, however many workers fetch them
-            self._packing, self._state = ray.put(pack(self.loaded.model)), state
-            self._serial += 1
+        return agent.engine.policy or self._present(agent.engine.settings, agent.engine.weight_version)
+
+    def _present(self, settings: AgentConfig, version: int) -> Policy:
+        """With the learner's weights as they are now."""
+        state = (version, _changes(self.loaded.model))
+        if state != self._state:
+            self._hand_over(self.loaded.model.state_dict())
+            self._state = state
+        return self._policy(settings, version)
+
+    def _hand_over(self, weights: Mapping[str, Any]) -> None:
+        """Into the object store once, however many workers fetch them."""
+        self._packing = ray.put(pack(weights))
+        self._serial += 1
+
+    def _policy(self, settings: AgentConfig, version: int) -> Policy:
         refs = Refs(self._skeleton, self._packing)
-        return Policy(agent.name, engine.settings, self._serial, engine.weight_version, refs)
+        return Policy(self.recipe.name, settings, self._serial, version, refs)
+
+
+class AsyncRayPlayer(RayPlayer):
+    """Plays while weights change: an `AsyncPlayer`. Workers take new ones in the middle of an episode."""
+
+    _held: Policy | None = None
+    """With the weights that were handed over last."""
+
+    @property
+    def restarts(self) -> int:
+        """As `AsyncPlayer.restarts`."""
+        return self.lost
+
+    async def update_weights(self, weights: Mapping[str, Any], version: int) -> None:
+        """As `AsyncPlayer.update_weights`. Nobody is waited for: a worker that is slow, or not there, has them before
+        it begins another episode."""
+        self._hand_over(weights)
+        self._held = policy = self._policy(self.recipe.agent, version)
+        for worker in self._workers:
+            worker.update(policy)
+        for engine in self._engines:
+            engine.update.remote(policy)
+
+    async def play(self, episodes: Sequence[Episode], version: int, planner: Planner | None = None) -> list[Trajectory]:
+        """As `Player.play`, with the weights that were handed over last."""
+        async with self._agent(len(episodes), self.recipe.agent, version) as agent:
+            return await self.play_with(
+                agent.with_(engine=Elsewhere(self.recipe.agent, version, self._held)), episodes, planner
+            )
+
+    async def park(self, episodes: Collection[str]) -> None:
+        """They keep their places: whoever begins next has those of other workers."""
 
 
 class Elsewhere:
@@ -126,8 +174,9 @@ class Elsewhere:
 
     context_length = 0
 
-    def __init__(self, settings: AgentConfig, version: int) -> None:
-        self.settings, self.weight_version = settings, version
+    def __init__(self, settings: AgentConfig, version: int, policy: Policy | None = None) -> None:
+        """`policy`: who plays; `None`: whoever has the learner's weights when the episodes are given out."""
+        self.settings, self.weight_version, self.policy = settings, version, policy
 
     async def generate(self, request: Request) -> Completion:
         """Refuse."""
@@ -142,6 +191,20 @@ class Elsewhere:
 
     async def close(self) -> None:
         """Nothing is held."""
+
+
+def open_player(recipe: Recipe, loaded: LoadedModel, imports: Sequence[str] = ()) -> RayPlayer:
+    """The player that the trainer's mode asks for; its workers are hired.
+
+    Raises:
+        ConfigError: no node has what the recipe asks for, or it asks for an engine that workers do not have.
+    """
+    if recipe.engine.kind != "torch":
+        raise ConfigError(
+            f"engine.kind={recipe.engine.kind} samples beside the learner; workers of a cluster have engine.kind=torch"
+        )
+    kind = AsyncRayPlayer if recipe.trainer.mode == "async" else RayPlayer
+    return kind(recipe, loaded, imports)
 
 
 def _changes(model: nn.Module) -> int:

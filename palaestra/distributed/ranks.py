@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -24,8 +25,12 @@ from palaestra.config import Recipe
 from palaestra.distributed.cluster import check_room, demand_of, options_of
 from palaestra.distributed.mailbox import PAUSE_SECONDS, Mailbox, Sender
 from palaestra.errors import PalaestraError, TrainingError
+from palaestra.training.player import InProcessPlayer
 from palaestra.training.run import RunResult, train
 from palaestra.training.trainer import Progress
+
+TOGETHER_SECONDS = 20.0
+"""How long the other ranks may take to find out that one was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +63,15 @@ class Rank:
         """Where the ranks meet, if this is the first of them."""
         with socket.socket() as free:
             free.bind(("", 0))
-            return ray.util.get_node_ip_address(), free.getsockname()[1]
+            return str(ray.util.get_node_ip_address()), int(free.getsockname()[1])  # type: ignore[no-untyped-call]
 
     def train(self, resume: bool, mailbox: Any, environment: dict[str, str]) -> RunResult:
         """Train; `environment` says which of how many this is, in torchrun's variables."""
-        from palaestra.distributed.player import RayPlayer
+        from palaestra.distributed.player import open_player
 
         os.environ.update(environment)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray blocks it in all that it starts
         errand, sender = self.errand, Sender(mailbox)
         first = int(environment.get("RANK", "0")) == 0
         try:
@@ -74,7 +80,7 @@ class Rank:
                     errand.recipe,
                     resume=resume,
                     progress=sender if first else None,
-                    open_player=lambda recipe, loaded: RayPlayer(recipe, loaded, errand.imports),
+                    open_player=partial(open_player, imports=errand.imports) if first else InProcessPlayer,
                 )
         except PalaestraError as error:  # some classes cannot be sent
             raise TrainingError(str(error)) from None
@@ -136,26 +142,43 @@ def _environments(ranks: Sequence[Any]) -> list[dict[str, str]]:
 def _watched(running: Sequence[Any], mailbox: Any, progress: Progress | None) -> RunResult:
     """The first rank's result; rows are told meanwhile."""
     try:
-        while not _over(running):
-            _tell(mailbox, progress)
-    except KeyboardInterrupt:
-        ray.get(mailbox.stop.remote())
-        while not _over(running):
-            _tell(mailbox, progress)
-    _tell(mailbox, progress)
-    try:
-        results: list[RunResult] = ray.get(list(running))
+        try:
+            while not _over(running):
+                _tell(mailbox, progress)
+        except KeyboardInterrupt:
+            ray.get(mailbox.stop.remote())
+            while not _over(running):
+                _tell(mailbox, progress)
     except RayTaskError as error:
         raise error.cause if isinstance(error.cause, PalaestraError) else error from None
-    return results[0]
+    _tell(mailbox, progress)
+    result: RunResult = ray.get(running[0])
+    return result
 
 
 def _over(running: Sequence[Any]) -> bool:
-    """Whether all are done, or one has failed."""
+    """Whether all are done.
+
+    Raises:
+        RayActorError: one was lost.
+        RayTaskError: one failed, and none was lost.
+    """
     done, left = ray.wait(list(running), num_returns=len(running), timeout=PAUSE_SECONDS)
-    if left and done:
-        ray.get(done)  # what failed is raised
+    failures = list(filter(None, map(_failure, done)))
+    if failures and left:  # when one is lost the others fail for that; which of them is told first is chance
+        done, _ = ray.wait(list(running), num_returns=len(running), timeout=TOGETHER_SECONDS)
+        failures = list(filter(None, map(_failure, done)))
+    for error in sorted(failures, key=lambda each: not isinstance(each, RayActorError)):
+        raise error
     return not left
+
+
+def _failure(ref: Any) -> RayError | None:
+    try:
+        ray.get(ref)
+    except RayError as error:
+        return error
+    return None
 
 
 def _tell(mailbox: Any, progress: Progress | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +55,10 @@ def skeleton_of(loaded: LoadedModel) -> Skeleton:
     return Skeleton(copy.deepcopy(loaded.model, empty).to("cpu"), loaded.tokenizer, loaded.name)
 
 
-def pack(model: nn.Module) -> Packing:
-    """All weights of a model. On a CPU their memory is shared with the model, so hand them over before it changes."""
+def pack(weights: Mapping[str, Tensor]) -> Packing:
+    """All weights of a model. On a CPU their memory is shared, so hand them over before they change."""
     packed, seen = {}, set()
-    for name, tensor in model.state_dict().items():
+    for name, tensor in weights.items():
         if tensor.data_ptr() not in seen:
             seen.add(tensor.data_ptr())
             packed[name] = _packed(tensor)

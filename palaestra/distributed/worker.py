@@ -1,7 +1,8 @@
 """A worker: environments, agents and the engine that they ask, in one process on some node.
 
-Episodes and engine sit together because they talk at every turn and the learner needs none of it: between two turns a
-token never leaves the process, and what crosses the network is weights, tasks and finished trajectories.
+Episodes and engine sit together, unless the recipe has engines elsewhere, because they talk at every turn and the
+learner needs none of it: between two turns a token never leaves the process, and what crosses the network is weights,
+tasks and finished trajectories.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+import ray
 import torch
 
 from palaestra.agents.agent import Agent
@@ -25,31 +27,11 @@ from palaestra.agents.opening import language_agent
 from palaestra.agents.planner import Planner
 from palaestra.agents.rollout import rollout
 from palaestra.config import AgentConfig
-from palaestra.distributed.weights import built, unpack
+from palaestra.distributed.engine import RemoteEngine
+from palaestra.distributed.policy import Policy
+from palaestra.distributed.weights import Skeleton, built, unpack
 from palaestra.envs.registry import make
 from palaestra.trajectories.store import encoded
-
-
-class Refs(NamedTuple):
-    """Ray's references; only who lacks a thing fetches it."""
-
-    skeleton: Any
-    """Of the `Skeleton`, which stays the same."""
-    packing: Any
-    """Of the `Packing`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """The model that is being trained, and how it plays."""
-
-    name: str
-    settings: AgentConfig
-    serial: int
-    """Counts the weights that the learner has handed over; nobody goes back to earlier ones."""
-    version: int
-    """Of the weights: noted on what they sample."""
-    refs: Refs
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +56,10 @@ class Setup:
     """CPU threads of torch."""
     imports: tuple[str, ...] = ()
     """Modules or files that register environments."""
+    engines: tuple[Any, ...] = ()
+    """Hosts of engines elsewhere; without any the worker has its own."""
+    number: int = 0
+    """Of the worker."""
     path: tuple[str, ...] = ()
     """Where else modules are looked for, as the process does that started the run."""
 
@@ -106,10 +92,14 @@ class Worker:
         played = await rollout(episodes, agent, make, orders.limits, planner=orders.planner)
         return [encoded(trajectory) for trajectory in played]
 
-    async def _agent(self, policy: Policy) -> LanguageAgent:
+    async def update(self, policy: Policy) -> None:
+        """Play on with these weights, unless later ones are here already."""
         async with self._updating:
             if policy.serial > self._serial:
-                await self._update(policy)
+                await self._take(policy)
+
+    async def _agent(self, policy: Policy) -> LanguageAgent:
+        await self.update(policy)
         assert self._engine is not None
         if policy.settings not in self._agents:
             self._agents[policy.settings] = language_agent(
@@ -117,13 +107,25 @@ class Worker:
             )
         return self._agents[policy.settings]
 
-    async def _update(self, policy: Policy) -> None:
-        packing = await policy.refs.packing
+    async def _take(self, policy: Policy) -> None:
         if self._engine is None:
-            self._loaded = built(await policy.refs.skeleton, packing, self.setup.device)
-            self._chat = ChatFormat.from_tokenizer(self._loaded.tokenizer)
-            self._engine = TorchEngine(self._loaded.model, slots=self.setup.slots)
-            await self._engine.update_weights({}, policy.version)
+            skeleton: Skeleton = await policy.refs.skeleton
+            self._chat = ChatFormat.from_tokenizer(skeleton.tokenizer)
+            self._engine, self._loaded = await self._first(skeleton, policy)
+        elif isinstance(self._engine, RemoteEngine):
+            await self._engine.use(policy)
         else:
-            await self._engine.update_weights(unpack(packing), policy.version)
+            await self._engine.update_weights(unpack(await policy.refs.packing), policy.version)
         self._serial = policy.serial
+
+    async def _first(self, skeleton: Skeleton, policy: Policy) -> tuple[Engine, LoadedModel]:
+        """An engine, and a model (without weights where the engine is elsewhere)."""
+        setup = self.setup
+        if setup.engines:
+            remote = RemoteEngine(setup.engines, setup.number, ray.get_runtime_context().get_actor_id() or "")
+            await remote.use(policy)
+            return remote, LoadedModel(skeleton.model, skeleton.tokenizer, skeleton.name)
+        loaded = built(skeleton, await policy.refs.packing, setup.device)
+        own = TorchEngine(loaded.model, slots=setup.slots)
+        await own.update_weights({}, policy.version)
+        return own, loaded

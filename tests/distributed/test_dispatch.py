@@ -109,6 +109,10 @@ def test_a_worker_that_never_starts_leaves_its_work_to_the_others() -> None:
     crew = [Invented(broken=True), Invented(seed=1)]
     assert len(virtual_time.run(all_of(Dispatcher(crew), jobs_of(9, 1)))) == 9
     with pytest.raises(TrainingError, match="no worker is left: its package is missing"):
+        virtual_time.run(Dispatcher([Invented(broken=True)]).staffed(9))
+    with pytest.raises(TrainingError, match="no worker has started within 0.001 s"):
+        virtual_time.run(Dispatcher([Invented()]).staffed(0.001))
+    with pytest.raises(TrainingError, match="no worker is left: its package is missing"):
         virtual_time.run(Dispatcher([Invented(broken=True)]).do((1,)))
 
 

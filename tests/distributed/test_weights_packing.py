@@ -16,7 +16,7 @@ def test_a_model_arrives_as_it_was(dtype: torch.dtype) -> None:
     skeleton = skeleton_of(LoadedModel(model, tiny(), "tiny"))
     assert all(p.numel() for p in model.parameters()), "the original keeps its weights"
     assert all(p.numel() == 0 for p in skeleton.model.parameters())
-    message = pickle.dumps((skeleton, pack(model)), protocol=5)
+    message = pickle.dumps((skeleton, pack(model.state_dict())), protocol=5)
     sent, packing = pickle.loads(message)
     other = built(sent, packing, "cpu").model
     ids = torch.arange(12)[None]
@@ -26,7 +26,7 @@ def test_a_model_arrives_as_it_was(dtype: torch.dtype) -> None:
 
 def test_later_weights_replace_the_first() -> None:
     model, later = tiny_model(3), tiny_model(4)
-    other = built(skeleton_of(LoadedModel(model, tiny(), "tiny")), pack(model), "cpu").model
-    copy_weights(other, unpack(pack(later)))
+    other = built(skeleton_of(LoadedModel(model, tiny(), "tiny")), pack(model.state_dict()), "cpu").model
+    copy_weights(other, unpack(pack(later.state_dict())))
     assert all(torch.equal(a, b) for a, b in zip(other.parameters(), later.parameters(), strict=True))
     assert not torch.equal(other.lm_head.weight, model.lm_head.weight), "and are not shared with the sender"

@@ -14,7 +14,7 @@ levers.register_levers()
 
 class Slow(levers.Levers):
     async def step(self, action: str) -> Step[str]:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
         return await super().step(action)
 
 
