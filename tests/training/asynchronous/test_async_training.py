@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from support.resuming import TIMES
-from support.runs import PLAIN, played, prepared, train_rows
+from support.runs import played, train_rows
 
 from palaestra.training.asynchronous.staleness import staleness_histogram
 from palaestra.training.checkpoint import load_latest
