@@ -26,6 +26,7 @@ def run(absent: str, *argv: str, cwd: Path) -> "subprocess.CompletedProcess[str]
         ("tokenizers", "train", (*EVAL, "palaestra-tiny")),
         ("psutil", "train", ("train", "demo", "--out", "run")),
         ("tensorboard", "train", ("train", "demo", "tensorboard=true", "--out", "run")),
+        ("aiohttp", "openai", (*EVAL, "openai:m@http://127.0.0.1:9/v1")),
         ("gguf", "gguf", (*EVAL, "model.gguf")),
         ("accelerate", "gguf", (*EVAL, "model.gguf")),
         ("gymnasium", "gymnasium", ("check", "a/B-v0", "--import", "uses_gymnasium.py")),
