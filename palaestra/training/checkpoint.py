@@ -31,6 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from palaestra.errors import CheckpointError
+from palaestra.training.lora import own_weights
 from palaestra.training.ranks import on_first, rank
 from palaestra.training.sharding import assign, is_sharded
 from palaestra.training.shards import DistributedCheckpointError, Shards, write_shards
@@ -156,7 +157,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
     Raises:
         CheckpointError: they are those of another model; the message names the first difference.
     """
-    own = dict(model.named_parameters())
+    own = own_weights(model)
     odd = sorted(set(own) ^ set(weights))
     if odd:
         where = source if odd[0] in weights else "the model"

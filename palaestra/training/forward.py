@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -132,6 +133,8 @@ class PolicyModel:
         self.autocast = autocast if autocast is not torch.float32 else None
         self.whole: nn.Module | None = None
         """Around the model where it is spread over ranks, see `palaestra.training.sharding`."""
+        self.around: Callable[[], AbstractContextManager[Any]] = nullcontext
+        """Makes what every pass through the trunk runs in."""
 
     @property
     def device(self) -> torch.device:
@@ -198,7 +201,8 @@ class PolicyModel:
 
     def hidden(self, ids: Tensor, **more: Any) -> Tensor:
         """Last hidden states [b, t, D] of `ids` [b, t]; `more` goes to the model."""
-        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+        autocast = torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
+        with self.around(), autocast:
             state: Tensor = self.trunk(input_ids=ids.to(self.device), use_cache=False, **more).last_hidden_state
         return state
 

@@ -14,25 +14,29 @@ import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import save_on_cpu
 
 from palaestra.config import LearnerConfig, OptimiserConfig
 from palaestra.errors import CheckpointError, ConfigError, TrainingError
 from palaestra.training.algorithm import Algorithm
 from palaestra.training.batch import Batch
 from palaestra.training.checkpoint import blend, load_weights
+from palaestra.training.compiled import compile_layers
 from palaestra.training.forward import Flat, MicroBatch, PolicyModel, Scores, arranged, micro_batches
 from palaestra.training.layout import Arrangement
+from palaestra.training.lora import without_lora
 from palaestra.training.numbering import number
 from palaestra.training.optimiser import Optimiser, learning_rate
 from palaestra.training.ranks import add_up, added_up, most, rank, ranks, share
 from palaestra.training.recompute import recompute_activations
 from palaestra.training.seams import BoundTerm, Extra, Moment, Statistic
-from palaestra.training.sharding import publish, shard, whole_tensors
+from palaestra.training.sharding import Whole, publish, shard, whole_tensors
 from palaestra.training.shuffle import permutation
 from palaestra.training.step import Marked, Source, Totals, gather, mark
 from palaestra.training.tree_attention import reading_cost, require_trees
@@ -80,22 +84,32 @@ class Learner:
         self.playing = model
         """The whole model, with the present weights after every update: what engines play with."""
         self.sharded = self.config.shard and ranks() > 1
-        if self.sharded:
-            model = copy.deepcopy(model)
-        self.policy = PolicyModel(model, autocast=dtype)
+        own = copy.deepcopy(model) if self.sharded else model
+        self.policy = PolicyModel(own, autocast=dtype)
         self.seed = seed
         self.reference = None if reference is None else PolicyModel(reference, autocast=dtype)
+        if reference is model and self.reference is not None:
+            if algorithm.parts.reference is not None:
+                raise ConfigError("model.lora: the reference is the model without adapters, which nothing can renew")
+            self.reference.around = partial(without_lora, self.policy.model)
+            self.reference.model, self.reference.trunk = self.policy.model, self.policy.trunk
+            self.reference.head = self.policy.head
         if "ref_logprob" in algorithm.requires and self.reference is None:
             raise ConfigError(f"algorithm {algorithm.name!r} needs a reference model, for a KL term for example")
-        model.eval()
+        own.eval()
         if self.config.gradient_checkpointing:
-            recompute_activations(model)
-        self.arrangement = _arrangement(self.config, model)
+            recompute_activations(own)
+        self.arrangement = _arrangement(self.config, own)
         make = algorithm.parts.critic
         self.critic = None if make is None else make(self.policy, self.config)
         if self.sharded:
             self._shard()
-        self.optimiser = Optimiser(model, optimiser or OptimiserConfig())
+        if self.config.compile:
+            compile_layers(self.policy, own=self.sharded)
+        if self.config.offload in ("activations", "both"):
+            self.policy.around = partial(save_on_cpu, pin_memory=self.policy.device.type == "cuda")
+        offload = self.config.offload in ("optimiser", "both")
+        self.optimiser = Optimiser(own, optimiser or OptimiserConfig(), offload=offload and not self.sharded)
 
     def update(self, batch: Batch, moment: Moment) -> Update:
         """Train on one iteration's episodes.
@@ -122,9 +136,14 @@ class Learner:
         """Spread the policy, and the reference where there is one, over the ranks."""
         if self.critic is not None and self.critic.plan.trunk == "policy":
             raise ConfigError("learner.shard: a critic on the policy's own trunk needs it whole; give it another trunk")
-        for policy in (self.policy, self.reference):
-            if policy is not None:
-                policy.whole = shard(policy.model, autocast=policy.autocast)
+        self.policy.whole = self._spread(self.policy)
+        if self.reference is not None:
+            same = self.reference.model is self.policy.model
+            self.reference.whole = self.policy.whole if same else self._spread(self.reference)
+
+    def _spread(self, policy: PolicyModel) -> Whole:
+        offload = self.config.offload in ("optimiser", "both") and policy.device.type == "cuda"
+        return shard(policy.model, autocast=policy.autocast, offload=offload)
 
     def more_tensors(self) -> dict[str, dict[str, Tensor]]:
         """What checkpoints hold beside the policy and its optimiser, by name of the file."""

@@ -36,8 +36,13 @@ def learning_rate(config: OptimiserConfig, iteration: int, total: int) -> float:
 class Optimiser:
     """AdamW over the trainable parameters of a model; weight decay on matrices only."""
 
-    def __init__(self, model: nn.Module, config: OptimiserConfig) -> None:
-        self.config = config
+    def __init__(self, model: nn.Module, config: OptimiserConfig, *, offload: bool = False) -> None:
+        """Args:
+        model: its trainable parameters are stepped.
+        config: how.
+        offload: keep the moments in the CPU's memory between steps.
+        """
+        self.config, self._offload = config, offload
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         matrices = [p for p in self._parameters.values() if p.ndim >= 2]
         others = [p for p in self._parameters.values() if p.ndim < 2]
@@ -60,9 +65,19 @@ class Optimiser:
         if math.isfinite(norm):
             for group in self._adam.param_groups:
                 group["lr"] = lr
+            if self._offload:
+                self._move(None)
             self._adam.step()
+            if self._offload:
+                self._move(torch.device("cpu"))
         self.clear()
         return norm
+
+    def _move(self, device: torch.device | None) -> None:
+        """The moments to `device`; `None` for that of their parameter."""
+        for parameter, state in self._adam.state.items():
+            for key, value in state.items():
+                state[key] = value.to(device or parameter.device)
 
     def add_up_gradients(self) -> None:
         """Replace gradients by their sums over the ranks; those of weights that are spread over them are so already."""

@@ -40,6 +40,7 @@ from palaestra.training.engine_player import local_player
 from palaestra.training.gang import joined, shared_out
 from palaestra.training.learner import Learner
 from palaestra.training.levels import curriculum_suite, curriculum_summary
+from palaestra.training.lora import add_lora, has_lora
 from palaestra.training.metrics import MetricsWriter
 from palaestra.training.outputs import opened
 from palaestra.training.player import OpenPlayer, Player
@@ -167,6 +168,8 @@ class _Parts:
             train_on = suites["train"]
             reference = on_first(lambda: str(base_model(recipe, train_on, progress)), TrainingError)
         loaded = load_model(reference, dtype=recipe.model.dtype, device=recipe.model.device)
+        if recipe.model.lora.rank:
+            add_lora(loaded.model, recipe.model.lora, recipe.seed)
         player, learner = shared_out(open_player(recipe, loaded)), _learner(recipe, loaded)
         for part in learner.algorithm.parts.attachments:
             part.attach(Run(recipe, loaded, ChatFormat.from_tokenizer(loaded.tokenizer), recipe.directory))
@@ -222,8 +225,13 @@ def _learner(recipe: Recipe, loaded: LoadedModel) -> Learner:
         config=recipe.learner,
         optimiser=recipe.optimiser,
         seed=recipe.seed,
-        reference=copy.deepcopy(loaded.model) if "ref_logprob" in algorithm.requires else None,
+        reference=_reference(loaded) if "ref_logprob" in algorithm.requires else None,
     )
+
+
+def _reference(loaded: LoadedModel) -> Any:
+    """The model before training: a copy, or the model itself, which adapters leave as it is."""
+    return loaded.model if has_lora(loaded.model) else copy.deepcopy(loaded.model)
 
 
 @dataclass(frozen=True, slots=True)

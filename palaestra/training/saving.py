@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from palaestra.agents.models import LoadedModel
 from palaestra.errors import PalaestraError
+from palaestra.training.lora import has_lora, merged, save_adapters
 
 
 def save_model(folder: Path, loaded: LoadedModel, *, mend: str = "") -> None:
@@ -26,7 +27,11 @@ def save_model(folder: Path, loaded: LoadedModel, *, mend: str = "") -> None:
     try:
         shutil.rmtree(partial, ignore_errors=True)
         with _no_bars():
-            loaded.model.save_pretrained(partial)
+            if has_lora(loaded.model):
+                save_adapters(partial / "adapter", loaded.model)
+                merged(loaded.model).save_pretrained(partial)
+            else:
+                loaded.model.save_pretrained(partial)
         loaded.tokenizer.save_pretrained(partial)
         _write_hashes(partial)
         if folder.exists():
@@ -39,7 +44,11 @@ def save_model(folder: Path, loaded: LoadedModel, *, mend: str = "") -> None:
 
 
 def _write_hashes(folder: Path) -> None:
-    lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}" for file in sorted(folder.iterdir())]
+    lines = [
+        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}"
+        for file in sorted(folder.iterdir())
+        if file.is_file()
+    ]
     (folder / "SHA256SUMS").write_text("\n".join(lines) + "\n")
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from palaestra.training.ranks import ranks
@@ -34,21 +34,23 @@ class Whole(nn.Module):
         return compute()
 
 
-def shard(model: Any, *, autocast: torch.dtype | None = None) -> Whole:
+def shard(model: Any, *, autocast: torch.dtype | None = None, offload: bool = False) -> Whole:
     """Spread a transformers model over the ranks of the process group, layer by layer, in place.
 
     Args:
         model: the same on every rank.
         autocast: bfloat16 gathers weights and computes in it; gradients are summed in float32 all the same.
+        offload: keep the parts, and so gradients and moments, in the CPU's memory. For GPUs.
     """
     device = model.get_output_embeddings().weight.device.type
     whole = Whole(model)
     kinds = MixedPrecisionPolicy() if autocast is None else MixedPrecisionPolicy(autocast, torch.float32)
     mesh = init_device_mesh(device, (ranks(),))
-    for layer in _layers(model):
-        fully_shard(layer, mesh=mesh, mp_policy=kinds)
+    kept = CPUOffloadPolicy() if offload else OffloadPolicy()
+    for layer in layers(model):
+        fully_shard(layer, mesh=mesh, mp_policy=kinds, offload_policy=kept)
     # Resharded after a forward pass too, so that outside of one there are only parts.
-    fully_shard(whole, mesh=mesh, mp_policy=kinds, reshard_after_forward=True)
+    fully_shard(whole, mesh=mesh, mp_policy=kinds, offload_policy=kept, reshard_after_forward=True)
     for module in whole.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
@@ -91,7 +93,7 @@ def publish(model: nn.Module, into: nn.Module) -> None:
         own[name].copy_(whole_tensor(parameter))
 
 
-def _layers(model: Any) -> Iterator[nn.Module]:
+def layers(model: Any) -> Iterator[nn.Module]:
     """The decoder layers: the members of the largest list of modules."""
     lists = [module for module in model.base_model.modules() if isinstance(module, nn.ModuleList)]
     largest = max(lists, key=lambda each: sum(p.numel() for p in each.parameters()), default=())

@@ -30,6 +30,7 @@ from palaestra.training.batch import Batch
 from palaestra.training.checkpoint import Checkpoint, list_checkpoints, load_weights, save_checkpoint
 from palaestra.training.collector import Collector, Played
 from palaestra.training.learner import Learner, Update
+from palaestra.training.lora import own_weights
 from palaestra.training.metrics import MetricsWriter
 from palaestra.training.player import Player
 from palaestra.training.ranks import on_first
@@ -238,7 +239,7 @@ class Trainer:
             "collector": self.collector.state_dict(),
         }
         model, optimiser = self.learner.policy.model, self.learner.optimiser
-        weights = dict(model.named_parameters())
+        weights = own_weights(model)
         more = self.learner.more_tensors()
         checkpoint = Checkpoint(counters.iteration, weights, optimiser.state_tensors(), state, more)
         save_checkpoint(self.directory / "checkpoints", checkpoint, keep=self.recipe.checkpoint.keep)
