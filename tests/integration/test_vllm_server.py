@@ -15,12 +15,23 @@ from palaestra.agents.engines.vllm.engine import VLLMEngine
 from palaestra.agents.engines.vllm.options import VLLMOptions
 from palaestra.agents.engines.vllm.served import ServedTransport
 from palaestra.agents.engines.vllm.server import VLLMServer
+from palaestra.cli.recipes import find_recipe
+from palaestra.config import load_recipe
+from palaestra.envs.tasks import load_suite
 from palaestra.errors import EngineError, TrainingError
+from palaestra.training.engine_player import EnginePlayer
 from palaestra.training.parity import ProbedEngine, check_parity, measured
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
 STOP = 2
+PLAY = [
+    "agent.action=choice",
+    "agent.max_tokens=12",
+    "tasks.max_turns=2",
+    "agent.context=window",
+    "agent.window_turns=1",
+]
 
 
 def ask(prompt: list[int], max_tokens: int = 8, constraint: TokenTrie | None = None, **changes: Any) -> Request:
@@ -34,7 +45,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     python, folder = vllm_python(), tmp_path_factory.mktemp("vllm")
     for name in ("model", "exchange"):
         write_checkpoint(folder / name, smollm2())
-    options = VLLMOptions(folder=folder / "model", context_length=192, slots=16, cache_gib=0.5, untie=False)
+    options = VLLMOptions(folder=folder / "model", context_length=512, slots=16, cache_gib=0.5, untie=False)
     server = VLLMServer(options, folder / "log", python)
     transport = ServedTransport(server=server)
     engine = VLLMEngine(transport, folder / "model", exchange=folder / "exchange")
@@ -62,6 +73,7 @@ async def play(engine: VLLMEngine, transport: ServedTransport, server: VLLMServe
         found["cut"] = measured(model, [cut], [await engine.generate(cut)])
         found["open doors"] = [await opened(server, path) for path in ("/collective_rpc", "/v1/models", "/pause")]
         await hand_over(engine, model, found)
+        await let_a_player_use(server, found)
         found["alive"] = server.ended
         found["process"] = server._process
     finally:
@@ -93,6 +105,25 @@ async def hand_over(engine: VLLMEngine, model: Any, found: dict[str, Any]) -> No
                 parameter.copy_(kept[name])
 
 
+async def let_a_player_use(server: VLLMServer, found: dict[str, Any]) -> None:
+    """The player of a recipe that names the running server; its weights are the ones that it began with again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PALAESTRA_VLLM_KEY", server.key)
+        changes = [f"engine.url={server.url}", "engine.kind=vllm-server", "engine.context=512"]
+        player = EnginePlayer(load_recipe(find_recipe("demo"), [*changes, *PLAY]), smollm2())
+        try:
+            suite = load_suite("alfworld/small:test")
+            found["played"] = await player.evaluate(suite, 2, name="small", version=9)
+            found["player"] = player._engine.weight_version, player._engine.parity
+            await player.update_weights(smollm2().model.state_dict(), 10)
+            found["handed"] = (
+                (await player.evaluate(suite, 1, name="small", version=9)).n,
+                player._engine.weight_version,
+            )
+        finally:
+            await player.close()
+
+
 def shake(parameters: list[torch.Tensor]) -> None:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -108,7 +139,7 @@ async def opened(server: VLLMServer, path: str) -> int:
 
 
 def test_it_says_what_the_learner_says(seen: dict[str, Any]) -> None:
-    assert seen["is engine"] == (True, 192)
+    assert seen["is engine"] == (True, 512)
     assert max(seen["parity"]) <= 1e-4
     for answer in seen["answers"]:
         assert len(answer.ids) == len(answer.logprobs) == len(answer.entropies) >= 1
@@ -137,6 +168,14 @@ def test_new_weights_in_the_middle_of_a_served_completion(seen: dict[str, Any]) 
 
 def test_the_probe_finds_an_output_head_that_stayed_behind(seen: dict[str, Any]) -> None:
     assert "engine and learner disagree on the same tokens under weights 8" in seen["tied"]
+
+
+def test_a_recipe_plays_on_a_server_that_runs(seen: dict[str, Any]) -> None:
+    assert seen["played"].n == 2
+    assert seen["played"].statuses == {"ok": 2}
+    assert seen["player"][0] == 9
+    assert max(seen["player"][1]) <= 1e-4
+    assert seen["handed"] == (1, 10)
 
 
 def test_it_ends_with_us(seen: dict[str, Any]) -> None:

@@ -72,6 +72,7 @@ class Session:
     async def play(self) -> dict[str, Any]:
         """All parts, in turn, with the time that each takes."""
         for part in (
+            self.second_runner,
             self.engine.start,
             self.parity,
             self.repeats,
@@ -91,6 +92,47 @@ class Session:
             await part()
             self.found["seconds"][part.__name__] = round(time.perf_counter() - began, 2)
         return self.found
+
+    async def second_runner(self) -> None:
+        """The V2 runner's processor by hand, as that runner wants a GPU: slots, prompts in parts, rows in any order."""
+        from types import SimpleNamespace
+
+        import numpy as np
+        from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor
+
+        from palaestra.agents.engines.vllm.ledger import LEDGER
+        from palaestra.agents.engines.vllm.processor_v2 import EntropyProcessor
+
+        trie = TokenTrie([[5, 600, STOP], [5, 7, 9, STOP], [800, STOP]])
+        lengths, tokens = np.array([0, 4, 0, 3]), torch.zeros(4, 8, dtype=torch.int64)
+        tokens[3, 3] = 5
+        states = SimpleNamespace(prompt_len=SimpleNamespace(np=lengths), all_token_ids=SimpleNamespace(gpu=tokens))
+        processor = EntropyProcessor(None, states)
+        told = {1: ask([1] * 4, temperature=0.5), 3: ask([1] * 3, constraint=trie)}
+        seen = [
+            processor.add_request(
+                slot, SimpleNamespace(temperature=request.sampling.temperature, **_extra(request, slot))
+            )
+            for slot, request in told.items()
+        ]
+        seen.append(processor.add_request(2, SimpleNamespace(temperature=1.0, extra_args=None)))
+        torch.manual_seed(0)
+        logits = torch.randn(3, 900)
+        before = logits.clone()
+        chunk = SimpleNamespace(idx_mapping_np=np.array([1, 2, 3]), seq_lens_upper_bound_np=np.array([2, 9, 4]))
+        processor.apply(logits, chunk)
+        ended = SimpleNamespace(idx_mapping_np=np.array([3, 1, 2]), seq_lens_upper_bound_np=np.array([3, 4, 10]))
+        processor.apply(before.clone(), ended)
+        entropy = torch.special.entr((before[1] / 0.5).softmax(-1)).sum()
+        self.found["second runner"] = {
+            "is one": isinstance(processor, LogitsProcessor),
+            "seen": seen,
+            "allowed": logits[2].isfinite().nonzero()[:, 0].tolist(),
+            "others untouched": torch.equal(logits[:2], before[:2]),
+            "entropy error": abs(LEDGER.take("1", 1)[0][0] - float(entropy)),
+            "constrained": len(LEDGER.take("3", 2)),
+            "failure": LEDGER.failure,
+        }
 
     async def parity(self) -> None:
         requests = [ask(prompt, 4 + k, seed=k) for k, prompt in enumerate(PROMPTS)]
@@ -225,6 +267,12 @@ def _adapter(model: Any, folder: Path) -> tuple[Path, Any]:
     (folder / "adapter_config.json").write_text(json.dumps(config))
     save_file(tensors, folder / "adapter_model.safetensors")
     return folder, merged
+
+
+def _extra(request: Request, slot: int) -> dict[str, Any]:
+    from palaestra.agents.engines.vllm.requests import parameters
+
+    return {"extra_args": parameters(request, str(slot), 8)["extra_args"]}
 
 
 async def _settled(task: asyncio.Task[Any]) -> list[Any]:

@@ -11,7 +11,7 @@ from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 from palaestra.agents.engines.vllm.watching import Watched, guarded, treat, watched
 
 
-class EntropyProcessor(LogitsProcessor):
+class EntropyProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM is not there where types are checked
     """Reads the logits of our requests; changes those of a request with a constraint or a cut, and no others.
 
     It says that it may change what is likeliest, as only such processors see batches in which all take the likeliest;

@@ -13,7 +13,7 @@ from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProc
 from palaestra.agents.engines.vllm.watching import Watched, guarded, treat, watched
 
 
-class EntropyProcessor(LogitsProcessor):
+class EntropyProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM is not there where types are checked
     """As that of the V1 runner. Requests have slots here, and rows are in another order at every step."""
 
     def __init__(self, vllm_config: Any, req_states: LogitsProcRequestState) -> None:

@@ -92,7 +92,7 @@ def _walk(request: Request, ids: list[int]) -> tuple[list[int], list[list[int]] 
     trie = request.constraint
     if trie is None:
         return ids, None, False
-    node, allowed = trie.root, []
+    node, allowed = trie.root, list[list[int]]()
     for count, token in enumerate(ids):
         if not node:
             return ids[:count], allowed, True

@@ -41,7 +41,9 @@ class ServedTransport:
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         # Completions take as long as they take; a server that has gone closes the connection.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0)
-        self._http = aiohttp.ClientSession(headers=headers, timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
+        # A connection each: the server closes idle ones after seconds, and who computes meanwhile does not notice.
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        self._http = aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector)
         try:
             await self._wait()
             card = (await self._get("/v1/models"))["data"][0]

@@ -42,7 +42,7 @@ class Watched:
 def watched(sampling_params: Any) -> Watched | None:
     """What vLLM's parameters of a request ask of us; `None` for requests that are not ours."""
     rule = rule_in(sampling_params.extra_args)
-    return rule and Watched(rule.key, sampling_params.temperature, rule.trie, rule.cut)
+    return None if rule is None else Watched(rule.key, sampling_params.temperature, rule.trie, rule.cut)
 
 
 def treat(logits: Tensor, rows: Sequence[int], requests: Sequence[Watched], outputs: Sequence[Sequence[int]]) -> None:
