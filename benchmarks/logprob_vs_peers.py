@@ -4,9 +4,9 @@ Log-prob of the token taken and entropy of the whole distribution, forward and b
 hidden states and head. Each measurement is a process of its own, in that project's environment; they take turns.
 
     trl          `ChunkedLogProbFunction` as GRPOTrainer calls it (vocabulary in tiles of 32,768)
-    trl_small    the same with our tile's width, its best memory
+    trl_small    the same with our tile's width, for less memory
     verl         `FusedLinearForPPO`, torch back end (tokens in chunks of 512)
-    verl_small   the same with chunks of 64, its best memory
+    verl_small   the same with chunks of 128, for less memory
 
 Both ratios are ours over the smallest of all peers', memory and time each on its own.
 
@@ -60,7 +60,7 @@ CONTENDERS: dict[str, Callable[[], Callable[..., Any]]] = {
     "trl": lambda: trl(32768),
     "trl_small": lambda: trl(4096),
     "verl": lambda: verl(512),
-    "verl_small": lambda: verl(64),
+    "verl_small": lambda: verl(128),
 }
 
 
