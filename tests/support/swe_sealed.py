@@ -1,11 +1,14 @@
 """A small task to be graded: a package with two faults, hidden tests of many kinds, and sandboxes to work in."""
 
+import asyncio
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from compileall import compile_dir
 from contextlib import asynccontextmanager
 from functools import cache
 from importlib.metadata import files
 from pathlib import Path
+from py_compile import PycInvalidationMode
 from typing import Any
 
 from msgspec.structs import replace
@@ -17,7 +20,7 @@ from palaestra.envs.swe.hunks import patch
 from palaestra.envs.swe.instance import Instance
 from palaestra.envs.swe.workspace import prepare
 from palaestra.sandboxes.core import Backend, Sandbox
-from palaestra.sandboxes.spec import MIB, Limits
+from palaestra.sandboxes.spec import MIB, Limits, SandboxSpec
 
 CODE = '''"""A stack."""
 
@@ -92,6 +95,8 @@ PASS_TO_PASS = tuple(
     f"tests/test_stack.py::{test}"
     for test in ("TestOld::test_names", "TestOld::test_push", "test_empty", "test_here", "test_name")
 )
+_LEXERS = ("__init__", "_mapping", "diff", "python")
+"""Of pygments's hundreds, those that pytest imports."""
 
 
 @cache
@@ -101,6 +106,8 @@ def make_instance(folder: Path) -> Instance:
     lay(folder / "tests", {"tests/test_stack.py": TESTS})
     for package in ("pytest", "pluggy", "iniconfig", "packaging", "pygments"):
         _copy(package, folder / "site")
+    # Each of some hundred sandboxes would compile it again; by its content, since files get new times on their way.
+    compile_dir(folder / "site", quiet=2, optimize=0, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
     return Instance(
         name="stack",
         format="releases",
@@ -132,14 +139,45 @@ def lay(folder: Path, tree: dict[str, str]) -> None:
 
 
 @asynccontextmanager
-async def working(instance: Instance, where: Where) -> AsyncIterator[tuple[Backend, Instance, Sandbox]]:
-    """A back end, the task as it is there, and an agent's sandbox."""
-    backend, spec = where()
-    async with backend:
-        instance = replace(instance, image=spec.image)
-        sandbox, _ = await prepare(backend, instance)
-        async with sandbox:
-            yield backend, instance, sandbox
+async def working(backend: Backend, spec: SandboxSpec, instance: Instance) -> AsyncIterator[tuple[Instance, Sandbox]]:
+    """The task as it is on a back end, and an agent's sandbox."""
+    there = replace(instance, image=spec.image)
+    sandbox, _ = await prepare(backend, there)
+    async with sandbox:
+        yield there, sandbox
+
+
+class Court:
+    """One event loop, and in it one back end of each kind, for all that is judged in a module."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self._open: dict[Where, tuple[Backend, SandboxSpec]] = {}
+
+    def verdict(
+        self, instance: Instance, where: Where, *work: Callable[[Sandbox], Awaitable[object]], **settings: object
+    ) -> Grade:
+        """What is said of some work on a task."""
+
+        async def run() -> Grade:
+            if where not in self._open:
+                self._open[where] = where()
+            backend, spec = self._open[where]
+            async with asyncio.timeout(280), working(backend, spec, instance) as (there, sandbox):
+                for each in work:
+                    await each(sandbox)
+                return await judge(backend, there, sandbox, **settings)
+
+        return self._runner.run(run())
+
+    def close(self) -> None:
+        """Close what was opened."""
+
+        async def close() -> None:
+            await asyncio.gather(*(backend.close() for backend, _ in self._open.values()))
+
+        self._runner.run(close())
+        self._runner.close()
 
 
 async def judge(backend: Backend, instance: Instance, final: Sandbox, **settings: object) -> Grade:
@@ -153,7 +191,8 @@ async def judge(backend: Backend, instance: Instance, final: Sandbox, **settings
 
 def _copy(package: str, target: Path) -> None:
     for file in files(package) or ():
-        if file.suffix == ".py" and ".." not in file.parts:
+        lexer = file.parent.name == "lexers" and file.stem not in _LEXERS
+        if file.suffix == ".py" and ".." not in file.parts and not lexer:
             place = target / file
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file.locate(), place)  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ def findings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     task = Task(env="swe/Repository-v0", name="stack", params={"format": "sealed", "folder": folder, "image": image})
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(instances._READERS, "sealed", "support.swe_sealed")
-        found = asyncio.run(audit(task, ATTACKS, backend=request.param, at_once=4))
+        found = asyncio.run(audit(task, ATTACKS, backend=request.param, at_once=6))
     return {finding.attack: finding for finding in found}
 
 

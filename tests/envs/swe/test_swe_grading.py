@@ -1,7 +1,6 @@
 """Verdicts on real sandboxes: what counts, what is left behind, and what code under test may do without effect."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from random import Random
 
@@ -9,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 from support.sandboxes import PLACES, sh
 from support.sandboxes import Place as Where
-from support.swe_sealed import CODE, FAIL_TO_PASS, MENDED, PASS_TO_PASS, judge, make_instance, working
+from support.swe_sealed import CODE, FAIL_TO_PASS, MENDED, PASS_TO_PASS, Court, make_instance
 
 from palaestra.envs.swe.grade import Grade
 from palaestra.envs.swe.instance import Instance
@@ -31,13 +30,17 @@ def where(request: pytest.FixtureRequest) -> Where:
 
 
 def verdict(instance: Instance, where: Where, *work: Work, **settings: object) -> Grade:
-    async def run() -> Grade:
-        async with asyncio.timeout(280), working(instance, where) as (backend, there, sandbox):
-            for each in work:
-                await each(sandbox)
-            return await judge(backend, there, sandbox, **settings)
+    return _COURT[-1].verdict(instance, where, *work, **settings)
 
-    return asyncio.run(run())
+
+_COURT: list[Court] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def court() -> Iterator[None]:
+    _COURT.append(Court())
+    yield
+    _COURT.pop().close()
 
 
 def put(path: str, text: str) -> Work:
