@@ -128,6 +128,8 @@ class LanguageSession:
         try:
             completion = await agent.engine.generate(request)
         except ContextFullError:
+            if len(self._turns) == 1:
+                raise  # no episode will fit: the model or the settings are wrong, and the engine says how
             return Decision(status="overflow")
         parsed = agent.actions.parse(agent.chat, completion.ids, choices)
         index = self._add(completion)

@@ -120,6 +120,8 @@ class ApiSession:
         try:
             answer = await agent.engine.chat(self._ask(offer), self.usage)
         except ContextFullError:
+            if len(self._talk.turns) == 1:
+                raise  # no episode will fit: the model or the settings are wrong, and the endpoint says how
             return Decision(status="overflow")
         reply = read_reply(answer, max_tokens=agent.max_tokens, host=agent.engine.address.host, hide=agent.engine.hide)
         self.usage.cut_off += reply.cut_off

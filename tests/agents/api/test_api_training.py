@@ -6,6 +6,7 @@ import asyncio
 import re
 import runpy
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,16 +114,21 @@ def test_chats_of_an_endpoint_that_tells_tokens_are_trainable(loaded: LoadedMode
 
 
 def test_a_context_that_is_full_at_the_endpoint_is_an_overflow(served: Endpoint) -> None:
-    async def go(settings: ApiSettings) -> str:
+    async def go(settings: ApiSettings) -> tuple[str, str, int]:
         agent = load_api_agent(served.agent(), settings)
         try:
-            (trajectory,) = await rollout(episodes(1)[:1], agent, make, LIMITS)
+            (trajectory,) = await rollout(episodes(1)[:1], agent, make, replace(LIMITS, max_turns=60))
         finally:
             await agent.engine.close()  # type: ignore[attr-defined]
-        return trajectory.status
+        return trajectory.status, trajectory.error, len(trajectory.steps)
 
-    assert asyncio.run(go(ApiSettings(max_tokens=4000, tokenizer="palaestra-tiny"))) == "overflow"
-    assert asyncio.run(go(ApiSettings(max_tokens=4000))) == "overflow"
+    for tokenizer in ("palaestra-tiny", ""):
+        status, error, steps = asyncio.run(go(ApiSettings(max_tokens=1900, tokenizer=tokenizer)))
+        assert (status, error) == ("overflow", "")
+        assert 0 < steps < 60
+        status, error, steps = asyncio.run(go(ApiSettings(max_tokens=4000, tokenizer=tokenizer)))
+        assert (status, steps) == ("error", 0)
+        assert "the prompt is too long: This model's maximum context length is 2048" in error, "nothing would ever fit"
 
 
 def test_weights_behind_an_endpoint_are_not_ours(served: Endpoint) -> None:
