@@ -70,6 +70,7 @@ class Sandboxes:
         """
         self._backend = open_backend(backend, **settings)
         self._runner = asyncio.Runner()
+        self._doing: asyncio.Task[Any] | None = None
 
     def run(
         self,
@@ -101,6 +102,7 @@ class Sandboxes:
             return self._runner.run(self._run(suite, work, (*command, "-p", _PLUGIN)))
 
     async def _run(self, suite: Suite, work: Path, argv: tuple[str, ...]) -> Run:
+        self._doing = asyncio.current_task()
         env = {**suite.env, outcomes.VARIABLE: _OUTCOMES}
         env["PYTHONPATH"] = f"{env['PYTHONPATH']}:/work/plugin"
         async with await self._backend.start(SandboxSpec(image=suite.image, env=env, limits=suite.limits)) as sandbox:
@@ -118,9 +120,15 @@ class Sandboxes:
     def close(self) -> None:
         """End what runs. May be called more than once."""
         try:
-            self._runner.run(self._backend.close())
+            self._runner.run(self._close())
         finally:
             self._runner.close()
+
+    async def _close(self) -> None:
+        if self._doing is not None and not self._doing.done():  # an interruption has left it there
+            self._doing.cancel()
+            await asyncio.wait([self._doing])
+        await self._backend.close()
 
     def __enter__(self) -> Self:
         return self
