@@ -423,7 +423,7 @@ def drawn(loads: dict[str, list[Load]], path: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "palaestra"
+    mpl.rcParams.update({"svg.hashsalt": "palaestra", "svg.fonttype": "none"})
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(1, len(loads), figsize=(10.5, 4.4), sharey=True, layout="constrained")
@@ -468,7 +468,7 @@ def pages(results: dict[str, Any]) -> str:
             "|---|---:|---:|",
             *(f"| {label} | {last[share]:,.2g} | {_gpus(each['full'][share])} |" for share, label in SHARES.items()),
             "",
-            "| Schedule, simulated | Places in use | Nodes lost | CPU a job |",
+            f"| Schedule, simulated on {results['gpus']:,} GPUs | Places in use | Nodes lost | CPU a job |",
             "|---|---:|---:|---:|",
             *(
                 f"| {schedule} | {100 * run['used']:.0f} % | {run['lost']} | {1e6 * run['overhead']:.0f} µs |"
@@ -508,7 +508,7 @@ def main() -> None:
             "full": {share: first_full(series, share) for share in SHARES},
             "simulated": {name: asdict(each) for name, each in simulated.items()},
         }
-    results = {"assumed": asdict(ASSUMED), "workloads": workloads}
+    results = {"gpus": arguments.gpus, "assumed": asdict(ASSUMED), "workloads": workloads}
     if arguments.write:
         folder = ROOT / "docs" / "results"
         (folder / "scale.json").write_text(json.dumps(results, indent=1) + "\n")

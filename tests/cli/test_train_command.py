@@ -156,3 +156,8 @@ def test_costs_add_up_over_sessions(recipe: Path) -> None:
     (run / "summary.json").unlink()  # killed before it was written: the checkpoint knows
     assert main(["train", str(run), "budget.iterations=3", "--resume"]) == 0
     assert 1000 < json.loads((run / "summary.json").read_text())["wall_seconds"] < 1100
+
+
+def test_a_cluster_is_named_with_its_launcher(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(recipe), "--ray-address", "auto"]) == 2
+    assert "--ray-address is for --launcher ray" in capsys.readouterr().err
