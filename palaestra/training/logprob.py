@@ -14,7 +14,7 @@ Tokens of constrained completions touch only the head rows that were allowed (se
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +26,20 @@ from palaestra.errors import TrainingError
 from palaestra.training.batch import Allowed
 from palaestra.training.curve import Curve
 from palaestra.training.ragged_head import ragged_logprob_entropy
+from palaestra.training.tiles import compiled, fold, product, slope
 
 FLOOR = -1e30
 """Stands for a logit of minus infinity: `exp` of it is exactly 0, and 0 times it is 0 instead of NaN."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How the logits are cut up."""
+
+    rows: int
+    columns: int
+    fused: bool
+    """By compiled functions."""
 
 
 def logprob_entropy(
@@ -37,8 +48,9 @@ def logprob_entropy(
     labels: Tensor,
     *,
     temperature: float = 1.0,
-    chunk: int = 256,
-    vocab_chunk: int = 4096,
+    chunk: int | None = None,
+    vocab_chunk: int | None = None,
+    fused: bool | None = None,
     allowed: Allowed | None = None,
     bias: Tensor | None = None,
     scale: float = 1.0,
@@ -51,8 +63,10 @@ def logprob_entropy(
         weight: [V, D], the output head.
         labels: [N] int64, the tokens taken.
         temperature: the sampling temperature; above 0.
-        chunk: rows of a tile.
-        vocab_chunk: columns of a tile. Neither size changes the result beyond rounding.
+        chunk: rows of a tile; 256, with `fused` 4096.
+        vocab_chunk: columns of a tile; 4096, with `fused` 16384. Neither size changes the result beyond rounding.
+        fused: have torch compile what is done with a tile; by default on a GPU. Where all inputs are bfloat16, products
+            are then of bfloat16, summed in float32.
         allowed: one entry per row. Where an entry is not empty, the distribution is renormalised over its ids, as the
             engine does; a single allowed id has log-prob 0, entropy 0 and no gradient.
         bias: [V]; an entry of minus infinity removes the token (but not under a soft cap).
@@ -69,16 +83,18 @@ def logprob_entropy(
     """
     _check(hidden, weight, labels, temperature, allowed)
     curve = Curve.of(temperature, scale, soft_cap)
+    fused = hidden.is_cuda if fused is None else fused
+    tiling = Tiling(chunk or (4096 if fused else 256), vocab_chunk or (16384 if fused else 4096), fused)
     if allowed is None:
-        return _dense(hidden, weight, labels, curve, chunk, vocab_chunk, bias)
+        return _dense(hidden, weight, labels, curve, tiling, bias)
     counts = allowed.offsets.diff().to(hidden.device)
     if bool((counts > 0).all()):
         return ragged_logprob_entropy(hidden, weight, labels, allowed, curve=curve, bias=bias)
     free, bound = (counts == 0).nonzero()[:, 0], (counts > 0).nonzero()[:, 0]
     if len(bound) == 0:
-        return _dense(hidden, weight, labels, curve, chunk, vocab_chunk, bias)
+        return _dense(hidden, weight, labels, curve, tiling, bias)
     parts = (
-        _dense(hidden[free], weight, labels[free], curve, chunk, vocab_chunk, bias),
+        _dense(hidden[free], weight, labels[free], curve, tiling, bias),
         ragged_logprob_entropy(hidden[bound], weight, labels[bound], _without_empty(allowed), curve=curve, bias=bias),
     )
     order = torch.cat((free, bound)).argsort()
@@ -108,11 +124,10 @@ def _dense(
     weight: Tensor,
     labels: Tensor,
     curve: Curve,
-    chunk: int,
-    vocab_chunk: int,
+    tiling: Tiling,
     bias: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    inputs = (hidden, weight, bias, labels, curve, chunk, vocab_chunk)
+    inputs = (hidden, weight, bias, labels, curve, tiling)
     logprob, entropy = _DenseHead.apply(*inputs)  # type: ignore[no-untyped-call]
     return logprob, entropy
 
@@ -129,8 +144,7 @@ class _Head:
     """[V], already divided by it too; minus infinity replaced by `FLOOR`."""
     labels: Tensor
     curve: Curve
-    chunk: int
-    vocab_chunk: int
+    tiling: Tiling
 
     @classmethod
     def of(
@@ -140,33 +154,46 @@ class _Head:
         bias: Tensor | None,
         labels: Tensor,
         curve: Curve,
-        chunk: int,
-        vocab: int,
+        tiling: Tiling,
     ) -> _Head:
         dtype = torch.promote_types(torch.promote_types(hidden.dtype, weight.dtype), torch.float32)
         scaled = hidden.to(dtype) / curve.divisor if curve.divisor != 1.0 else hidden.to(dtype)
         if bias is not None:
             bias = (bias.to(dtype) / curve.divisor).clamp(min=FLOOR)
-        return cls(scaled, weight, bias, labels, curve, chunk, vocab)
+        if tiling.fused and hidden.dtype == weight.dtype == torch.bfloat16:
+            scaled = scaled.to(torch.bfloat16)
+        return cls(scaled, weight, bias, labels, curve, tiling)
+
+    @property
+    def wide(self) -> torch.dtype:
+        """Of logits and sums."""
+        return torch.promote_types(self.hidden.dtype, torch.float32)
 
     def columns(self) -> Iterator[tuple[slice, Tensor]]:
         """Blocks of the vocabulary and their [width, D] weights."""
-        for start in range(0, len(self.weight), self.vocab_chunk):
-            block = slice(start, min(start + self.vocab_chunk, len(self.weight)))
+        for start in range(0, len(self.weight), self.tiling.columns):
+            block = slice(start, min(start + self.tiling.columns, len(self.weight)))
             yield block, self.weight[block].to(self.hidden.dtype)
 
     def rows(self) -> Iterator[slice]:
         """Blocks of the rows."""
-        for start in range(0, len(self.hidden), self.chunk):
-            yield slice(start, min(start + self.chunk, len(self.hidden)))
+        for start in range(0, len(self.hidden), self.tiling.rows):
+            yield slice(start, min(start + self.tiling.rows, len(self.hidden)))
 
     def buffer(self) -> Tensor:
         """Room for one tile."""
-        return self.hidden.new_empty(min(self.chunk, len(self.hidden)) * min(self.vocab_chunk, len(self.weight)))
+        if self.tiling.fused:  # its tiles come and go
+            return self.hidden.new_empty(0)
+        return self.hidden.new_empty(
+            min(self.tiling.rows, len(self.hidden)) * min(self.tiling.columns, len(self.weight))
+        )
 
     def tile(self, rows: slice, columns: slice, weight: Tensor, out: Tensor) -> Tensor:
-        """Logits [rows, columns], written into `out`."""
+        """Logits [rows, columns], written into `out` if that is not empty."""
         hidden = self.hidden[rows]
+        if self.tiling.fused:
+            logits = product(hidden, weight.T)
+            return self.curve.apply_(logits if self.bias is None else logits.add_(self.bias[columns]))
         view = out[: len(hidden) * len(weight)].view(len(hidden), len(weight))
         torch.mm(hidden, weight.T, out=view)
         if self.bias is not None:
@@ -185,32 +212,31 @@ class _DenseHead(torch.autograd.Function):
         bias: Tensor | None,
         labels: Tensor,
         curve: Curve,
-        chunk: int,
-        vocab_chunk: int,
+        tiling: Tiling,
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         with torch.autocast(hidden.device.type, enabled=False):
-            head = _Head.of(hidden, weight, bias, labels, curve, chunk, vocab_chunk)
+            head = _Head.of(hidden, weight, bias, labels, curve, tiling)
             top, total, moment, taken = _reduce(head)
             log_total = total.log()
             logprob = (taken - top - log_total).clamp_(max=0)
             entropy = (log_total - moment / total).clamp_(min=0)
         _check_finite(logprob, entropy)
         ctx.save_for_backward(hidden, weight, bias, labels, top + log_total, entropy)
-        ctx.sizes = curve, chunk, vocab_chunk
+        ctx.sizes = curve, tiling
         return logprob, entropy
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_logprob: Tensor | None, grad_entropy: Tensor | None) -> tuple[Any, ...]:
         hidden, weight, bias, labels, lse, entropy = ctx.saved_tensors
-        none = (None,) * 7
+        none = (None,) * 6
         if grad_logprob is None and grad_entropy is None:
             return none
         with torch.autocast(hidden.device.type, enabled=False):
             head = _Head.of(hidden, weight, bias, labels, *ctx.sizes)
-            slope = _Slope.of(grad_logprob, grad_entropy, lse, entropy)
-            grads = _backward(head, slope, ctx.needs_input_grad[:3])
+            slopes = _Slope.of(grad_logprob, grad_entropy, lse, entropy)
+            grads = _backward(head, slopes, ctx.needs_input_grad[:3])
         scale = 1.0 / ctx.sizes[0].divisor
         return (
             None if grads[0] is None else grads[0].mul_(scale).to(hidden.dtype),
@@ -223,14 +249,17 @@ class _DenseHead(torch.autograd.Function):
 def _reduce(head: _Head) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Per row: maximum m, sum exp(z - m), sum exp(z - m) (z - m), and the label's logit."""
     n = len(head.hidden)
-    top = head.hidden.new_full((n,), FLOOR)
-    total, moment, taken = (head.hidden.new_zeros(n) for _ in range(3))
+    top = head.hidden.new_full((n,), FLOOR, dtype=head.wide)
+    total, moment, taken = (head.hidden.new_zeros(n, dtype=head.wide) for _ in range(3))
     logits, powers = head.buffer(), head.buffer()
     for columns, weight in head.columns():
         for rows in head.rows():
             z = head.tile(rows, columns, weight, logits)
             _take_labels(z, head.labels[rows] - columns.start, taken[rows])
-            _merge(z, powers[: z.numel()].view_as(z), top[rows], total[rows], moment[rows])
+            if head.tiling.fused:
+                top[rows], total[rows], moment[rows] = compiled(fold)(z, top[rows], total[rows], moment[rows])
+            else:
+                _merge(z, powers[: z.numel()].view_as(z), top[rows], total[rows], moment[rows])
     return top, total, moment, taken
 
 
@@ -280,13 +309,20 @@ class _Slope:
         return cls(lse, None if grad_entropy is None else -grad_entropy, constant, grad_logprob)
 
     def apply(self, z: Tensor, powers: Tensor, rows: slice, position: Tensor) -> Tensor:
-        """Turn a tile of logits into their gradient, in place."""
+        """Turn a tile of logits into their gradient, in place; with empty `powers`, by the compiled function."""
+        if not len(powers):
+            moment = torch.zeros_like(self.lse) if self.moment is None else self.moment
+            z = compiled(slope)(z, self.lse[rows], moment[rows], self.constant[rows])
+            return self._at_labels(z, rows, position)
         torch.exp(z.sub_(self.lse[rows, None]), out=powers)
         constant = self.constant[rows, None]
         if self.moment is None:
             torch.mul(powers, constant, out=z)
         else:
             torch.addcmul(constant, z, self.moment[rows, None], out=z).mul_(powers)
+        return self._at_labels(z, rows, position)
+
+    def _at_labels(self, z: Tensor, rows: slice, position: Tensor) -> Tensor:
         if self.taken is not None:
             inside = (position >= 0) & (position < z.shape[1])
             extra = torch.where(inside, self.taken[rows], 0.0)
@@ -294,23 +330,35 @@ class _Slope:
         return z
 
 
-def _backward(head: _Head, slope: _Slope, wanted: tuple[bool, bool, bool]) -> list[Tensor | None]:
+def _backward(head: _Head, slopes: _Slope, wanted: tuple[bool, bool, bool]) -> list[Tensor | None]:
     """Gradients of hidden (scaled by the divisor), weight and bias (scaled), where wanted."""
-    grad_hidden = torch.zeros_like(head.hidden) if wanted[0] else None
-    grad_weight = head.hidden.new_zeros(head.weight.shape) if wanted[1] else None
-    grad_bias = head.hidden.new_zeros(len(head.weight)) if wanted[2] else None
+
+    def zeros(shape: Sequence[int]) -> Tensor:
+        return head.hidden.new_zeros(shape, dtype=head.wide)
+
+    grad_hidden = zeros(head.hidden.shape) if wanted[0] else None
+    grad_weight = zeros(head.weight.shape) if wanted[1] else None
+    grad_bias = zeros(head.weight.shape[:1]) if wanted[2] else None
     logits, powers = head.buffer(), head.buffer()
     for columns, weight in head.columns():
         for rows in head.rows():
             z = head.tile(rows, columns, weight, logits)
             bend = head.curve.slope(z)
-            dz = slope.apply(z, powers[: z.numel()].view_as(z), rows, head.labels[rows] - columns.start)
+            room = powers[: z.numel()].view_as(z) if len(powers) else powers
+            dz = slopes.apply(z, room, rows, head.labels[rows] - columns.start)
             if bend is not None:
                 dz.mul_(bend)
-            if grad_hidden is not None:
-                grad_hidden[rows].addmm_(dz, weight)
-            if grad_weight is not None:
-                grad_weight[columns].addmm_(dz.T, head.hidden[rows])
+            if head.tiling.fused:
+                small = dz.to(weight.dtype)
+                if grad_hidden is not None:
+                    grad_hidden[rows] += product(small, weight)
+                if grad_weight is not None:
+                    grad_weight[columns] += product(small.T, head.hidden[rows])
+            else:
+                if grad_hidden is not None:
+                    grad_hidden[rows].addmm_(dz, weight)
+                if grad_weight is not None:
+                    grad_weight[columns].addmm_(dz.T, head.hidden[rows])
             if grad_bias is not None:
                 grad_bias[columns] += dz.sum(0)
     return [grad_hidden, grad_weight, grad_bias]
