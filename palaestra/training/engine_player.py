@@ -11,10 +11,13 @@ from typing import Any
 
 from torch import nn
 
+from palaestra.agents.engines.base import Engine
+from palaestra.agents.engines.supervised import SupervisedEngine
 from palaestra.agents.engines.vllm.checkpoint import write_checkpoint
 from palaestra.agents.engines.vllm.engine import VLLMEngine
 from palaestra.agents.engines.vllm.local import LocalTransport
 from palaestra.agents.engines.vllm.options import VLLMOptions
+from palaestra.agents.engines.vllm.sender import Sender
 from palaestra.agents.engines.vllm.served import ServedTransport
 from palaestra.agents.engines.vllm.server import VLLMServer
 from palaestra.agents.engines.vllm.transport import Transport
@@ -28,23 +31,27 @@ from palaestra.training.player import InProcessPlayer, Player
 
 
 class EnginePlayer(InProcessPlayer):
-    """Plays with the engine of the recipe's section `engine`, which is started once and keeps weights of its own.
+    """Plays with the engine of the recipe's section `engine`, which keeps weights of its own and is started once, or
+    again where it dies.
 
     Before anybody plays, weights that have changed are handed over, and the parity probe compares engine and learner.
     Where an asynchronous trainer hands weights over itself, episodes are played with those.
     """
 
-    restarts = 0
-    """How often the engine had to be started again: a run whose vLLM ends, ends, and can be resumed."""
-
     def __init__(self, recipe: Recipe, loaded: LoadedModel) -> None:
         super().__init__(recipe, loaded)
+        self._supervised = SupervisedEngine(self._start, restarts=recipe.trainer.restarts)
         self._engine: ProbedEngine | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="palaestra-vllm-", ignore_cleanup_errors=True)
         self._stamp: tuple[tuple[int, int], ...] = ()
         """Of the weights that the engine has."""
         self._handed = False
         """Somebody hands weights over while episodes are played."""
+
+    @property
+    def restarts(self) -> int:
+        """How often the engine had to be started again."""
+        return self._supervised.restarted
 
     async def update_weights(self, weights: Mapping[str, Any], version: int) -> None:
         """Play on with these from now on, episodes that have begun included.
@@ -62,12 +69,8 @@ class EnginePlayer(InProcessPlayer):
 
     async def close(self) -> None:
         """End the engine."""
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            await engine.close()
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        await self._supervised.close()
+        self._folder.cleanup()
 
     @asynccontextmanager
     async def _agent(
@@ -93,10 +96,21 @@ class EnginePlayer(InProcessPlayer):
 
     async def _started(self) -> ProbedEngine:
         if self._engine is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="palaestra-vllm-", ignore_cleanup_errors=True)
-            engine = await start_engine(self.recipe, self.loaded, Path(self._folder.name))
-            self._engine = ProbedEngine(engine, self.loaded.model, tolerance=self.recipe.engine.parity)
+            await self._supervised.open(0)
+            self._engine = ProbedEngine(self._supervised, self.loaded.model, tolerance=self.recipe.engine.parity)
         return self._engine
+
+    async def _start(self, version: int) -> Engine:
+        """A fresh engine with the learner's present weights; a server that runs already is handed them."""
+        engine = await start_engine(self.recipe, self.loaded, Path(self._folder.name))
+        again = self._engine is not None  # else `_ready` hands them over, and compares
+        given = self.loaded.model.state_dict() if self.recipe.engine.url and again else {}
+        try:
+            await engine.update_weights(given, version)
+        except BaseException:
+            await engine.close()
+            raise
+        return engine
 
 
 def local_player(recipe: Recipe, loaded: LoadedModel) -> Player:
@@ -121,7 +135,11 @@ async def start_engine(recipe: Recipe, loaded: LoadedModel, folder: Path) -> VLL
     write_checkpoint(exchange, loaded)
     if not config.url:
         write_checkpoint(options.folder, loaded)
-    return await VLLMEngine(_transport(config, options, folder), exchange, exchange=exchange).start()
+    transport = _transport(config, options, folder)
+    sender = None
+    if config.transfer != "file":
+        sender = Sender(transport, config.transfer, loaded.model, workers=config.gpus)
+    return await VLLMEngine(transport, exchange, exchange=exchange, sender=sender).start()
 
 
 def options_of(recipe: Recipe, loaded: LoadedModel, folder: Path) -> VLLMOptions:
@@ -144,6 +162,7 @@ def options_of(recipe: Recipe, loaded: LoadedModel, folder: Path) -> VLLMOptions
         memory_share=config.memory_share,
         gpus=config.gpus,
         eager=config.eager or device == "cpu",
+        transfer=config.transfer,
         untie=device == "cpu" and bool(getattr(loaded.model.config, "tie_word_embeddings", False)),
     )
 

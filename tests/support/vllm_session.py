@@ -23,7 +23,7 @@ from palaestra.agents.engines.vllm.engine import VLLMEngine
 from palaestra.agents.engines.vllm.local import LocalTransport
 from palaestra.agents.engines.vllm.options import VLLMOptions
 from palaestra.agents.models import load_model
-from palaestra.errors import CheckpointError, EngineError
+from palaestra.errors import PalaestraError
 
 STOP = 2
 PROMPTS = [[(17 * k + 31 * j) % 9000 + 3 for j in range(4 + 3 * k)] for k in range(12)]
@@ -282,7 +282,7 @@ async def _settled(task: asyncio.Task[Any]) -> list[Any]:
 async def _refusal(call: Any) -> str:
     try:
         await call
-    except (CheckpointError, EngineError) as error:
+    except PalaestraError as error:
         return f"{type(error).__name__}: {error}"
     return ""
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import torch
 from palaestra.agents.engines.vllm.checkpoint import EMBEDDING, HEAD, check_weights, shapes, write_weights
 from palaestra.agents.engines.vllm.door import KEY, Door
 from palaestra.agents.engines.vllm.options import VLLMOptions
+from palaestra.agents.engines.vllm.sender import Sender
 from palaestra.agents.engines.vllm.served import ServedTransport
 from palaestra.agents.engines.vllm.server import VLLMServer, flags
-from palaestra.errors import CheckpointError, EngineError
+from palaestra.errors import CheckpointError, ConfigError, EngineError
 
 
 def test_arguments_become_flags() -> None:
@@ -94,6 +96,10 @@ def test_a_server_is_ended_with_all_it_started(tmp_path: Path) -> None:
 
     asyncio.run(go())
     child = Path(f"/proc/{told.read_text().strip()}/stat")
+    for _ in range(600):  # a kill takes its time where many processes want the processor
+        if not child.exists() or child.read_text().split()[2] == "Z":
+            break
+        time.sleep(0.05)
     assert not child.exists() or child.read_text().split()[2] == "Z"
     assert server.ended is None
 
@@ -123,6 +129,13 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
 def test_weights_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="cannot write new weights"):
         write_weights(tmp_path / "nothing", {"x": torch.ones(1)})
+
+
+def test_transfers_between_gpus_want_one() -> None:
+    with pytest.raises(ConfigError, match="engine.transfer=nccl sends from a GPU, and the model is on cpu"):
+        Sender(ServedTransport(), "nccl", torch.nn.Linear(2, 2), workers=1)
+    with pytest.raises(ConfigError, match="use file or one of nccl, ipc"):
+        Sender(ServedTransport(), "smoke", torch.nn.Linear(2, 2), workers=1)
 
 
 def test_adapters_and_trees_of_arguments_are_json(tmp_path: Path) -> None:

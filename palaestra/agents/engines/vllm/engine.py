@@ -14,6 +14,7 @@ from palaestra.agents.engines.base import Completion, Request
 from palaestra.agents.engines.vllm.checkpoint import check_weights, write_weights
 from palaestra.agents.engines.vllm.gathering import Gathering
 from palaestra.agents.engines.vllm.requests import completion, parameters
+from palaestra.agents.engines.vllm.sender import Sender
 from palaestra.agents.engines.vllm.transport import Adapter, Raw, Transport
 from palaestra.errors import EngineError
 
@@ -25,7 +26,9 @@ class VLLMEngine:
     learner, and new weights take effect in the middle of a completion; its `versions` say where.
     """
 
-    def __init__(self, transport: Transport, folder: Path, *, exchange: Path | None = None) -> None:
+    def __init__(
+        self, transport: Transport, folder: Path, *, exchange: Path | None = None, sender: Sender | None = None
+    ) -> None:
         """Use `start` before anything else.
 
         Args:
@@ -33,8 +36,9 @@ class VLLMEngine:
             folder: The model directory that it was started with.
             exchange: Where new weights are written for it to read; a folder that its workers see, too. None given: it
                 must be told of weights otherwise, and `update_weights` takes versions only.
+            sender: Sends the learner's weights in place of files; those that `update_weights` is given must be its own.
         """
-        self._transport, self._folder, self._exchange = transport, folder, exchange
+        self._transport, self._folder, self._exchange, self._sender = transport, folder, exchange, sender
         self._measured = Gathering(transport)
         self._version = self._syncs = self._numbers = 0
         self._adapter: Adapter | None = None
@@ -94,6 +98,7 @@ class VLLMEngine:
         async with self._syncing:
             if weights:
                 check_weights(self._folder, weights)
+            if weights and self._sender is None:
                 await asyncio.to_thread(write_weights, self._place(), weights)
             async with self._paused():
                 if weights:
@@ -192,7 +197,10 @@ class VLLMEngine:
 
     async def _reload(self, folder: Path | None = None) -> None:
         try:
-            await self._transport.call("palaestra_reload", str(folder or self._place()))
+            if self._sender is not None and folder is None:
+                await self._sender.send()
+            else:
+                await self._transport.call("palaestra_reload", str(folder or self._place()))
         except EngineError as error:
             self._broken = f"vLLM may have loaded half of new weights, and is not used any more: {error}"
             raise EngineError(self._broken) from error

@@ -69,6 +69,14 @@ class LocalTransport:
         """As `Transport.label`."""
         await self._asked(self._llm.update_weight_version(label))
 
+    async def transfer(self, step: str, body: Mapping[str, Any]) -> None:
+        """As `Transport.transfer`."""
+        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, WeightTransferUpdateRequest
+
+        wrapped = {"init_info": WeightTransferInitRequest, "update_info": WeightTransferUpdateRequest}
+        method = getattr(self._llm, step)
+        await self._asked(method(*(wrapped[key](value) if key in wrapped else value for key, value in body.items())))
+
     async def add_adapter(self, adapter: Adapter) -> None:
         """As `Transport.add_adapter`."""
         await self._asked(self._llm.add_lora(_lora(adapter)))

@@ -11,7 +11,7 @@ import msgspec
 from palaestra.agents.engines.base import Completion, Request
 from palaestra.agents.engines.vllm.rule import FIELD, rule_of
 from palaestra.agents.engines.vllm.transport import Raw, Span
-from palaestra.errors import EngineError
+from palaestra.errors import ConfigError, EngineError
 
 COLDEST = 0.01
 """Lowest temperature above 0 that vLLM takes as it is."""
@@ -27,11 +27,11 @@ def parameters(request: Request, key: str, limit: int) -> dict[str, Any]:
         limit: most tokens to sample.
 
     Raises:
-        EngineError: vLLM would sample at another temperature.
+        ConfigError: vLLM would sample at another temperature.
     """
     sampling = request.sampling
     if 0 < sampling.temperature < COLDEST:
-        raise EngineError(f"vLLM samples at temperature 0 or from {COLDEST} upwards, not at {sampling.temperature}")
+        raise ConfigError(f"vLLM samples at temperature 0 or from {COLDEST} upwards, not at {sampling.temperature}")
     return {
         "max_tokens": limit,
         "temperature": sampling.temperature,

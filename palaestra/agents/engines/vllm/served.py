@@ -90,6 +90,10 @@ class ServedTransport:
         """As `Transport.label`."""
         await self._post("/update_weight_version", {"new_version": label})
 
+    async def transfer(self, step: str, body: Mapping[str, Any]) -> None:
+        """As `Transport.transfer`."""
+        await self._post(f"/{step}", body)
+
     async def add_adapter(self, adapter: Adapter) -> None:
         """As `Transport.add_adapter`."""
         await self._post("/v1/load_lora_adapter", {"lora_name": adapter.name, "lora_path": str(adapter.folder)})

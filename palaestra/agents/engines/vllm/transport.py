@@ -80,6 +80,14 @@ class Transport(Protocol):
     async def label(self, label: str) -> None:
         """Name the weights: what `Raw.spans` says from now on."""
 
+    async def transfer(self, step: str, body: Mapping[str, Any]) -> None:
+        """One step of a transfer of weights by vLLM's own engines: the name of a method of `AsyncLLM`, which is that of
+        an endpoint, too, and its arguments.
+
+        Raises:
+            EngineError: it failed, or died.
+        """
+
     async def add_adapter(self, adapter: Adapter) -> None:
         """Load an adapter."""
 
