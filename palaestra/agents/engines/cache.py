@@ -77,6 +77,9 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyp
         """No maximum: the cache grows."""
         return -1
 
+    get_max_cache_shape = get_max_length
+    """Its name in transformers 5.10, which verl wants."""
+
 
 class SlotCache(Cache):  # type: ignore[misc]
     """A transformers cache whose rows are the engine's slots. Set `placement` before each model call."""
