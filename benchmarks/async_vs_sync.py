@@ -1,11 +1,11 @@
 """Wall time of the synchronous trainer over the asynchronous one, where environments are slow with a heavy tail.
 
-Every step of the environment sleeps lognormal(-3, 1.2) seconds: 50 ms in the median, 102 ms in the mean, one in a hundred
-over 0.8 s; an episode has 8. A random tiny model plays, so that next to nothing but these latencies takes time. Both trainers learn from
-the same number of groups with the same recipe, in turns, from the same seed of latencies; the asynchronous one may be 2
-updates behind. `quorum` is the same with groups of which three quarters are enough; its stragglers come later. Synchronous
-rounds wait for the slowest of 16 episodes; the bound on staleness lets at most three rounds be played at once, so 3 is
-the most that there is to win.
+Every step of the environment sleeps lognormal(-3, 1.2) seconds: 50 ms in the median, 102 ms in the mean, one in a
+hundred over 0.8 s; an episode has 8. A random tiny model plays, so that next to nothing but these latencies takes time.
+Both trainers learn from the same number of groups with the same recipe, in turns, from the same seed of latencies; the
+asynchronous one may be 2 updates behind. `quorum` is the same with groups of which three quarters are enough; its
+stragglers come later. Synchronous rounds wait for the slowest of 16 episodes; the bound on staleness lets at most three
+rounds be played at once, so 3 is the most that there is to win.
 
     python benchmarks/async_vs_sync.py [--rounds 3 --iterations 10]
 """

@@ -1,11 +1,12 @@
-"""Groups lost, or learned from twice, over a hundred random kills; and a synchronous run that was killed against one that
-was not.
+"""Groups lost, or learned from twice, over a hundred random kills; and a synchronous run that was killed, against one
+that was not.
 
-Asynchronous runs are disturbed while they train: the learner dies in the middle of an update or between two, the disk is
-full when an episode, a row of metrics or a checkpoint is written, the engine dies while it samples, environments crash
-or hang. A dead learner or a full disk ends the process, here the call, and the run is resumed from its directory. At the
-end, the run must have learned from every planned group once, from each of its episodes once, in as many updates as were
-planned. `kills` counts deaths of learner and engine and full disks; crashes and hangs of environments come on top.
+Asynchronous runs are disturbed while they train: the learner dies in the middle of an update or between two, the disk
+is full when an episode, a row of metrics or a checkpoint is written, the engine dies while it samples, environments
+crash or hang. A dead learner or a full disk ends the process, here the call, and the run is resumed from its directory.
+At the end, the run must have learned from every planned group once, from each of its episodes once, in as many updates
+as were planned. `kills` counts deaths of learner and engine and full disks; crashes and hangs of environments come on
+top.
 
     python benchmarks/fault_run.py [--kills 100]
 """

@@ -39,17 +39,27 @@ Weights = Callable[[], Mapping[str, Any]]
 class AsyncCollector:
     """A `Collector` whose episodes are played while the learner learns."""
 
-    def __init__(self, recipe: Recipe, rounds: Rounds, player: AsyncPlayer, journal: Journal, weights: Weights) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        rounds: Rounds,
+        player: AsyncPlayer,
+        journal: Journal,
+        weights: Weights,
+        *,
+        owns_player: bool = True,
+    ) -> None:
         """Args:
         recipe: its `trainer` section says how far rollouts may run ahead.
         rounds: draws groups, plays what an algorithm asks for in addition, and makes rows.
         player: plays.
         journal: keeps episodes that are over.
         weights: what is handed over to the player.
+            owns_player: close the player at the end; another one's goes on to evaluate, for example.
         """
         config = recipe.trainer
         self.recipe, self.rounds, self.player = recipe, rounds, player
-        self.journal, self.weights = journal, weights
+        self.journal, self.weights, self.owns_player = journal, weights, owns_player
         quorum = config.quorum if rounds.parts.planner is None else 1.0
         self.ledger = Ledger(Pace(recipe.rollout.groups, config.staleness), quorum)
         self._version: int | None = None
@@ -84,10 +94,10 @@ class AsyncCollector:
         return done
 
     async def hand_over(self, version: int) -> None:
-        """Let everybody play on with the new weights, and more begin. Where nothing may be stale, that waits until the
-        next iteration, as it does in the synchronous trainer."""
+        """Let everybody play on with the new weights, and more begin. Where nothing may be stale, those begin in the
+        next iteration, as in the synchronous trainer."""
+        await self._give_weights(version)
         if self.recipe.trainer.staleness:
-            await self._give_weights(version)
             self._begin()
 
     def state_dict(self) -> dict[str, Any]:
@@ -121,7 +131,8 @@ class AsyncCollector:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.player.close()
+        if self.owns_player:
+            await self.player.close()
         self._learner.shutdown()
         self.journal.close()
 

@@ -43,6 +43,7 @@ VITALS = (
     ("grad_norm", "Gradient norm", False),
     ("clip_fraction", "Clipped tokens", True),
     ("groups_with_signal", "Groups with signal", False),
+    ("staleness_mean", "Age of tokens (updates)", False),
 )
 """Key in the metrics, name, and whether it is a share."""
 

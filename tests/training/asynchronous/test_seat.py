@@ -1,0 +1,40 @@
+"""A parked episode gives its place to another one, and takes one again when it goes on."""
+
+import asyncio
+
+from support.levers import tiny_model
+
+from palaestra.agents.engines.base import Request, SamplingParams
+from palaestra.agents.engines.torch_engine import TorchEngine
+from palaestra.envs.isolation.queueing import Places
+from palaestra.training.asynchronous.seat import Seat
+
+REQUEST = Request(prompt=[5, 6, 7], sampling=SamplingParams(max_tokens=4), session="a")
+
+
+def test_parked_and_resumed() -> None:
+    async def go() -> None:
+        engine, places = TorchEngine(tiny_model()), Places(1)
+        first, second = Seat(engine, places), Seat(engine, places)
+        await first.sit()
+        before = await first.generate(REQUEST)
+        waiting = asyncio.create_task(second.sit())
+        await asyncio.sleep(0)
+        assert not waiting.done(), "there is one place"
+        await first.park()
+        await waiting
+        assert not engine._table.slots[0].ids, "the engine has forgotten the conversation"
+        await engine.update_weights({}, 5)
+        resumed = asyncio.create_task(first.generate(REQUEST))
+        await asyncio.sleep(0)
+        assert not resumed.done()
+        second.leave()
+        after = await resumed
+        assert (before.weight_version, after.weight_version) == (0, 5)
+        assert before.ids == after.ids
+        first.leave()
+        first.leave()
+        assert places.idle
+        await engine.close()
+
+    asyncio.run(go())
