@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -31,6 +32,8 @@ from palaestra.training.ranks import exchanged, on_first, rank, ranks
 from palaestra.trajectories.record import Trajectory
 from palaestra.trajectories.store import decoded, encoded
 
+LOST = re.compile("connection|gloo|nccl|peer|broken pipe|timed out", re.IGNORECASE)
+"""In what torch says where another rank has gone."""
 PATIENCE = timedelta(hours=6)
 """How long ranks wait for one that plays or evaluates. One that dies is noticed at once."""
 
@@ -57,7 +60,9 @@ def joined(device: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, dist.DistError) as error:  # torch says it in either
-        told = str(error).strip().splitlines()[0]
+        told = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if not LOST.search(str(error)):
+            raise
         raise TrainingError(
             f"rank {rank()} of {ranks()} goes no further, as another was lost or failed ({told}); see what that one "
             "said, then go on from the last checkpoint with --resume, on any number of ranks"
@@ -153,7 +158,8 @@ async def _by_first(work: Any) -> EvalResult:
     """The first rank does it; all get what came of it."""
     if rank():
         work.close()
-        ((kind, value), *_) = exchanged(None)
+        told: list[Any] = exchanged(None)
+        kind, value = told[0]
         if kind != "played":
             raise _failure(kind, value)
         result: EvalResult = value

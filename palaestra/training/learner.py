@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import save_on_cpu
 
+from palaestra.agents.attention import use_plain_attention
 from palaestra.config import LearnerConfig, OptimiserConfig
 from palaestra.errors import CheckpointError, ConfigError, TrainingError
 from palaestra.training.algorithm import Algorithm
@@ -30,7 +31,7 @@ from palaestra.training.checkpoint import blend, load_weights
 from palaestra.training.compiled import compile_layers
 from palaestra.training.forward import Flat, MicroBatch, PolicyModel, Scores, arranged, micro_batches
 from palaestra.training.layout import Arrangement
-from palaestra.training.lora import without_lora
+from palaestra.training.lora import has_lora, without_lora
 from palaestra.training.numbering import number
 from palaestra.training.optimiser import Optimiser, learning_rate
 from palaestra.training.ranks import add_up, added_up, most, rank, ranks, share
@@ -85,10 +86,12 @@ class Learner:
         """The whole model, with the present weights after every update: what engines play with."""
         self.sharded = self.config.shard and ranks() > 1
         own = copy.deepcopy(model) if self.sharded else model
+        if self.sharded and own.device.type == "cpu":  # as the engine does with the model that it shares
+            use_plain_attention(own)
         self.policy = PolicyModel(own, autocast=dtype)
         self.seed = seed
         self.reference = None if reference is None else PolicyModel(reference, autocast=dtype)
-        if reference is model and self.reference is not None:
+        if self.reference is not None and reference is model and has_lora(model):
             if algorithm.parts.reference is not None:
                 raise ConfigError("model.lora: the reference is the model without adapters, which nothing can renew")
             self.reference.around = partial(without_lora, self.policy.model)
@@ -134,7 +137,7 @@ class Learner:
 
     def _shard(self) -> None:
         """Spread the policy, and the reference where there is one, over the ranks."""
-        if self.critic is not None and self.critic.plan.trunk == "policy":
+        if getattr(getattr(self.critic, "plan", None), "trunk", "") == "policy":
             raise ConfigError("learner.shard: a critic on the policy's own trunk needs it whole; give it another trunk")
         self.policy.whole = self._spread(self.policy)
         if self.reference is not None:

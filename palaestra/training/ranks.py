@@ -92,6 +92,8 @@ def add_up(tensors: Iterable[Tensor]) -> None:
         return
     for alike in _messages(tensors):
         together = torch.cat([tensor.reshape(-1) for tensor in alike])
+        if together.is_floating_point():  # 16-bit numbers are summed in float32
+            together = together.to(torch.promote_types(together.dtype, torch.float32))
         dist.all_reduce(together)
         for tensor, summed in zip(alike, torch.split(together, [t.numel() for t in alike]), strict=True):
             tensor.copy_(summed.view_as(tensor))

@@ -11,14 +11,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from palaestra.errors import CheckpointError
 from palaestra.training.ranks import ranks
 
-DistributedCheckpointError = dcp.CheckpointException
+DistributedCheckpointError = CheckpointException
 
 
 def write_shards(folder: Path, kinds: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -28,7 +31,7 @@ def write_shards(folder: Path, kinds: Mapping[str, Mapping[str, Tensor]]) -> Non
         DistributedCheckpointError: a rank could not.
     """
     state = {f"{kind}.{name}": _lined(tensor) for kind, tensors in kinds.items() for name, tensor in tensors.items()}
-    dcp.save(state, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+    save(state, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
 
 
 class Shards(Mapping[str, Tensor]):
@@ -48,7 +51,7 @@ class Shards(Mapping[str, Tensor]):
                 () if name.endswith(".step") else entry.size, dtype=entry.properties.dtype, device="meta"
             )
             for name, entry in known.items()
-            if name.startswith(self._prefix)
+            if name.startswith(self._prefix) and isinstance(entry, TensorStorageMetadata)
         }
 
     def __getitem__(self, name: str) -> Tensor:
@@ -70,8 +73,8 @@ class Shards(Mapping[str, Tensor]):
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process is as well
-                dcp.load(state, storage_reader=HuggingFaceStorageReader(str(self.folder)), no_dist=ranks() == 1)
-        except dcp.CheckpointException as error:
+                load(state, storage_reader=HuggingFaceStorageReader(str(self.folder)), no_dist=ranks() == 1)
+        except CheckpointException as error:
             raise CheckpointError(f"checkpoint {self.folder.parent} cannot be read: {error}") from error
 
 
