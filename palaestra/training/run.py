@@ -169,6 +169,8 @@ class _Parts:
             reference = on_first(lambda: str(base_model(recipe, train_on, progress)), TrainingError)
         loaded = load_model(reference, dtype=recipe.model.dtype, device=recipe.model.device)
         if recipe.model.lora.rank:
+            if recipe.engine.kind != "torch":
+                raise ConfigError("model.lora: adapters play with engine.kind=torch; leave engine.kind at that")
             add_lora(loaded.model, recipe.model.lora, recipe.seed)
         player, learner = shared_out(open_player(recipe, loaded)), _learner(recipe, loaded)
         for part in learner.algorithm.parts.attachments:
