@@ -40,7 +40,8 @@ async def find_image(engine: Engine, name: str, *, pull: bool = False) -> Image:
         SandboxDaemonError: the engine cannot be asked.
     """
     if not _NAME.fullmatch(name):
-        raise SandboxImageError(f"{name[:200]!r} is no name of an image: write [host/]name[:tag], or an id")
+        mend = "write [host/]name[:tag], or an id"
+        raise SandboxImageError(f"the Docker engine has no image {name[:200]!r}, which is no name of one: {mend}")
     with engine.asking(name) as docker:
         found = await _inspected(docker, name)
         if found is None and pull:

@@ -181,7 +181,7 @@ def test_a_runtime_that_the_engine_does_not_know(host):
 def test_what_no_image_can_be_called(host, name):
     error = refusal(SandboxSpec(image=name), host=host)
     assert isinstance(error, SandboxImageError)
-    assert f"{name!r} is no name of an image" in str(error)
+    assert f"has no image {name!r}, which is no name of one" in str(error)
 
 
 def test_no_image_named(host):
