@@ -204,7 +204,8 @@ class _Parts:
         player = resident_player(recipe, self.loaded, self.player)
         rounds = Rounds(self.sampler, player, algorithm.parts, build)
         journal = Journal(directory / "trajectories" / "pending.ptj")
-        return AsyncCollector(recipe, rounds, player, journal, self.loaded.model.state_dict)
+        weights, own = self.loaded.model.state_dict, player is not self.player
+        return AsyncCollector(recipe, rounds, player, journal, weights, owns_player=own)
 
 
 def _suites(recipe: Recipe) -> dict[str, TaskSuite | None]:
