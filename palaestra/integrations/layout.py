@@ -1,4 +1,4 @@
-"""Our rows and TRL's columns: prompts padded on the left, completions on the right.
+"""Our rows and other trainers' columns: prompts padded on the left, completions on the right.
 
 A trajectory's prompt is what comes before the first token that the policy sampled; everything after it is the
 completion, of which `env_mask` is 1 on the policy's tokens. Column `c` of a completion is column `prompt + c` of our
@@ -19,7 +19,7 @@ from palaestra.training.batch import Batch
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where each of TRL's rows is in our batch."""
+    """Where each of the trainer's rows is in our batch."""
 
     batch: Batch
     row: Tensor
@@ -33,13 +33,13 @@ class Layout:
 
         Args:
             batch: one row per trajectory.
-            played: ids of all episodes, in TRL's order.
+            played: ids of all episodes, in the trainer's order.
             learned: ids of the batch's trajectories, by `batch.traj`.
         """
         places = {learned[int(traj)]: row for row, traj in enumerate(batch.traj)}
         row = torch.tensor([places.get(id, -1) for id in played], dtype=torch.int64)
         sampled = batch.mask if batch.copy_of is None else batch.mask | (batch.copy_of >= 0)
-        return cls(batch, row, sampled.int().argmax(1))
+        return cls(batch, row, sampled.int().argmax(1) if len(row) and sampled.numel() else sampled.new_zeros(0).long())
 
     def rollout(self, filler: int) -> dict[str, Any]:
         """What TRL's `rollout_func` returns; `filler` is the token of rows that nothing is learned from."""
@@ -61,10 +61,19 @@ class Layout:
         )
 
     def completions(self, column: Tensor, width: int) -> Tensor:
-        """A column [B, T] of the batch in TRL's places, [G, width]; 0 where there is nothing."""
+        """A column [B, T] of the batch in the trainer's places, [G, width]; 0 where there is nothing."""
         found = column.new_zeros(len(self.row), width)
         for place, row in enumerate(self.row.tolist()):
             if row >= 0:
                 start, end = int(self.prompt[row]), int(self.batch.length[row])
                 found[place, : end - start] = column[row, start:end]
+        return found
+
+    def rows(self, completions: Tensor) -> Tensor:
+        """Columns [G, width] of the trainer as a column [B, T] of the batch; 0 where there is nothing."""
+        found = completions.new_zeros(self.batch.shape)
+        for place, row in enumerate(self.row.tolist()):
+            if row >= 0:
+                start, end = int(self.prompt[row]), int(self.batch.length[row])
+                found[row, start:end] = completions[place, : end - start]
         return found

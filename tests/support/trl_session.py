@@ -28,12 +28,12 @@ from palaestra.training.seams import Moment
 
 RECIPE = """
 name: session
-tasks: {train: "alfworld/small:train", max_turns: 8}
+tasks: {train: "alfworld/small:train", max_turns: 6}
 model: {reference: palaestra-tiny}
 agent: {action: text, max_tokens: 8, temperature: 1.25}
 rollout: {groups: 2, group_size: 4}
 optimiser: {lr: 1.0e-3, grad_clip: 0}
-budget: {iterations: 3}
+budget: {iterations: 2}
 algorithm: {invalid_penalty: 0.1}
 """
 SPEAR = [
@@ -42,14 +42,13 @@ SPEAR = [
     "algorithm.settings.widest_groups.part=1.0",
 ]
 RUNS: dict[str, tuple[list[str], dict[str, Any]]] = {
-    "grpo": ([], {}),
     "epo": ([], {"head": "trl"}),
     "epo in two steps": (["algorithm.name=epo", "learner.mini_batches=2"], {}),
     "empg": ([], {"head": "trl"}),
     "aepo": (["algorithm.settings.aepo.branching=true"], {}),
     "spear": (SPEAR, {}),
     "gspo, two epochs": (["algorithm.name=gspo", "learner.epochs=2"], {"head": "trl"}),
-    "empg, TRL's loss": (["algorithm.name=empg"], {"loss": "trl", "loss_type": "bnpo"}),
+    "empg, TRL's loss": ([], {"loss": "trl", "loss_type": "bnpo", "micro_batch": 8}),
     "kl": (["algorithm.name=grpo", "algorithm.kl_coeff=0.1"], {}),
 }
 """Overrides of the recipe, and what the trainer is told."""
@@ -126,9 +125,9 @@ def train(name: str, overrides: list[str], told: dict[str, Any], folder: Path) -
     recipe = recipe_of(name.split(",")[0].split(" ")[0], overrides, folder)
     config = {key: told.pop(key) for key in ("loss_type", "save_strategy", "save_steps") if key in told}
     recorder = Recorder()
-    size = 8 // recipe.learner.mini_batches
+    size = told.pop("micro_batch", 0) or 4 // recipe.learner.mini_batches
     trainer = Recorded(
-        recipe, grpo_config(recipe, micro_batch=size // 2, disable_tqdm=True, **config), callbacks=[recorder], **told
+        recipe, grpo_config(recipe, micro_batch=size, disable_tqdm=True, **config), callbacks=[recorder], **told
     )
     trainer.recorder, recorder.trainer = recorder, trainer
     trainer.train()
@@ -152,7 +151,7 @@ def compared(name: str, overrides: list[str], told: dict[str, Any], folder: Path
         losses.append(update.metrics["loss"])
         metrics = update.metrics
     steps = recipe.learner.mini_batches * recipe.learner.epochs
-    per_iteration = 2 * steps
+    per_iteration = len(recorder.losses) // len(recorder.trajectories)
     theirs = [
         sum(recorder.losses[at : at + per_iteration]) / steps for at in range(0, len(recorder.losses), per_iteration)
     ]
@@ -186,7 +185,10 @@ def distance(a: Any, b: Any) -> float:
 def resumed(folder: Path) -> dict[str, Any]:
     """Three iterations at once, and two of them and a third after a resume: the same weights and memory?"""
     whole, _, _recipe = train(
-        "epo", ["out=" + str(folder / "whole")], {"save_strategy": "steps", "save_steps": 2}, folder
+        "epo",
+        ["out=" + str(folder / "whole"), "budget.iterations=3"],
+        {"save_strategy": "steps", "save_steps": 2},
+        folder,
     )
     from palaestra.integrations.trl.trainer import PalaestraTrainer as Again
 

@@ -26,10 +26,10 @@ from palaestra.config import Recipe
 from palaestra.envs.tasks import TaskSuite, load_suite
 from palaestra.errors import ConfigError, TrainingError
 from palaestra.files import replace_text
+from palaestra.integrations.layout import Layout
 from palaestra.integrations.objective import Iteration, Step, begin, check_algorithm, means, require_one_row
 from palaestra.integrations.trl.arguments import grpo_config
 from palaestra.integrations.trl.head import TrlPolicy
-from palaestra.integrations.layout import Layout
 from palaestra.training.algorithms import build_algorithm, resolve_algorithm
 from palaestra.training.learner import Learner
 from palaestra.training.player import InProcessPlayer, Player
