@@ -3,8 +3,9 @@
 One row per turn, each with all turns before it, is how learners read episodes that come as requests to an endpoint. The
 same rows go through the same update twice, apart and merged; loss and gradients must be equal to 1e-5. A second pair
 drops the reasoning of earlier turns from the prompt, so that the rows are a tree and no chain; a third has windows.
+Last, rows that share nothing: packed into common sequences (`learner.packing`) against padded.
 
-    python benchmarks/prefix_merge.py [--turns 4 16 64] [--rounds 3] [--packing]
+    python benchmarks/prefix_merge.py [--turns 4 16 64] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -126,10 +127,10 @@ def difference(a: Outcome, b: Outcome) -> float:
     return max(abs(a.loss - b.loss), *gradients)
 
 
-def compare(model: Any, context: str, turns: int, rounds: int, packing: bool) -> dict[str, Any]:
+def compare(model: Any, context: str, turns: int, rounds: int) -> dict[str, Any]:
     batch = build_rows(episodes(turns, context)).batch
     apart = row_per_turn(episodes(turns, context)) if context == "full" else batch
-    merged = ["learner.merge_prefixes=episode", f"learner.packing={str(packing).lower()}"]
+    merged = ["learner.merge_prefixes=episode"]
     outcomes: dict[str, Outcome] = {}
 
     def run(name: str, batch: Batch, *overrides: str) -> None:
@@ -151,16 +152,46 @@ def compare(model: Any, context: str, turns: int, rounds: int, packing: bool) ->
     return figures
 
 
+def packing(model: Any, rounds: int) -> dict[str, Any]:
+    """Rows of very uneven lengths, none of which shares anything: padded, and packed."""
+    random = torch.Generator().manual_seed(0)
+    found = []
+    for number in range(32):
+        count = int((4.5 + torch.randn((), generator=random)).exp().clamp(8, 600))
+        ids = torch.randint(2, 1600, (2, count), generator=random).tolist()
+        guess = [-7.0] * count
+        nodes = [Node(ids=ids[0]), Node(ids=ids[1], sampled=True, logprobs=guess, entropies=guess)]
+        steps = [StepRecord(observation="", action="act", reward=float(number % 2), completion=1)]
+        found.append(
+            Trajectory(
+                id=f"{number}", env="", task="", group="g", nodes=nodes, steps=steps, total_reward=float(number % 2)
+            )
+        )
+    batch, outcomes = build_rows(found).batch, dict[str, Outcome]()
+
+    def run(name: str, *overrides: str) -> None:
+        outcomes[name] = update(model, batch, *overrides)
+
+    timings = in_turns(
+        {"padded": lambda: run("padded"), "packed": lambda: run("packed", "learner.packing=true")}, rounds
+    )
+    figures = {
+        "speed_up_cpu": speed_up(timings["packed"], timings["padded"], "cpu"),
+        "difference": difference(outcomes["packed"], outcomes["padded"]),
+    }
+    print("packing", figures, flush=True)
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, nargs="+", default=[4, 16, 64])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--packing", action="store_true", help="fill sequences with several trees")
     args = parser.parse_args()
     torch.set_num_threads(1)
     model = load_model("palaestra-tiny").model
     found = {
-        f"{context}_{turns}": compare(model, context, turns, args.rounds, args.packing)
+        f"{context}_{turns}": compare(model, context, turns, args.rounds)
         for context in ("full", "actions", "window")
         for turns in args.turns
     }
@@ -171,6 +202,7 @@ def main() -> None:
         BAR,
         equal=all(figures["difference"] <= CLOSE for figures in found.values()),
         tokens_per_turn_grow=max(per_turn) / min(per_turn),
+        packing=packing(model, args.rounds),
         **found,
     )
 
