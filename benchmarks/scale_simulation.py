@@ -281,8 +281,10 @@ class Played:
 
     spans: list[tuple[float, Sequence[float]]] = field(default_factory=list)
     """When a job began that was done, and the seconds of its episodes."""
+    begun: set[int] = field(default_factory=set)
+    """Which jobs were given out at least once, by identity."""
     began: float = 0.0
-    """When the last job began."""
+    """When the last of them was, for the first time."""
 
     def used(self, end: float) -> float:
         """Seconds of episodes up to `end`."""
@@ -304,7 +306,9 @@ class Engine:
 
     async def do(self, job: Sequence[float]) -> int:
         now, seconds = asyncio.get_running_loop().time(), max(job)
-        self.played.began = now
+        if id(job) not in self.played.begun:
+            self.played.begun.add(id(job))
+            self.played.began = now
         while self.deaths and self.deaths[-1] < now:
             self.deaths.pop()
         death = self.deaths[-1] if self.deaths else math.inf
@@ -322,7 +326,7 @@ class Simulated:
 
     used: float
     """Part of the places' time in which an episode was played that counted; where nobody waits for all, up to the
-    moment at which the last job began."""
+    moment at which no job was left that nobody had begun."""
     seconds: float
     """On the clock of the simulation."""
     episodes: int
