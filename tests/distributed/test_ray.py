@@ -83,7 +83,7 @@ def processes(name: str) -> list[psutil.Process]:
 
 def no_actors() -> bool:
     """Ray ends processes a moment after their owner."""
-    for _ in range(100):
+    for _ in range(600):
         if not any(processes(name) for name in ("Worker", "EngineHost", "Rank", "Mailbox")):
             return True
         time.sleep(0.1)
