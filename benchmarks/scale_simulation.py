@@ -472,7 +472,7 @@ def pages(results: dict[str, Any]) -> str:
             "|---|---:|---:|",
             *(f"| {label} | {last[share]:,.2g} | {_gpus(each['full'][share])} |" for share, label in SHARES.items()),
             "",
-            f"| Schedule, simulated on {results['gpus']:,} GPUs | Places in use | Nodes lost | CPU a job |",
+            f"| Schedule, simulated on {results['gpus']:,} GPUs | Places in use | Workers lost | CPU a job |",
             "|---|---:|---:|---:|",
             *(
                 f"| {schedule} | {100 * run['used']:.0f} % | {run['lost']} | {1e6 * run['overhead']:.0f} µs |"
