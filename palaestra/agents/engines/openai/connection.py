@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -101,7 +102,11 @@ class Connection:
         return b"".join(parts)
 
     def _told(self, error: BaseException) -> str:
-        return self._key.hide(shown(str(error)) or type(error).__name__)
+        cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+        text = (cause.strerror if isinstance(cause, OSError) else None) or str(cause)
+        if isinstance(cause, ConnectionError) and cause.errno:
+            text = os.strerror(cause.errno).lower()  # asyncio tells the address again instead
+        return self._key.hide(shown(text) or type(error).__name__)
 
 
 def shown(text: str, longest: int = 300) -> str:
