@@ -32,7 +32,7 @@ from palaestra.training.algorithms import build_algorithm, resolve_algorithm
 from palaestra.training.asynchronous.collector import AsyncCollector
 from palaestra.training.asynchronous.correction import corrected
 from palaestra.training.asynchronous.journal import Journal
-from palaestra.training.asynchronous.resident import resident_player
+from palaestra.training.asynchronous.resident import ResidentPlayer, resident_player
 from palaestra.training.checkpoint import load_latest
 from palaestra.training.collector import Collector
 from palaestra.training.directory import check_directory, open_directory
@@ -204,7 +204,7 @@ class _Parts:
         player = resident_player(recipe, self.loaded, self.player)
         rounds = Rounds(self.sampler, player, algorithm.parts, build)
         journal = Journal(directory / "trajectories" / "pending.ptj")
-        weights, own = self.loaded.model.state_dict, player is not self.player
+        weights, own = self.loaded.model.state_dict, isinstance(player, ResidentPlayer)
         return AsyncCollector(recipe, rounds, player, journal, weights, owns_player=own)
 
 
