@@ -17,13 +17,16 @@ from palaestra.training.seams import Statistic
 class TrlPolicy(PolicyModel):
     """A policy that is read through `GRPOTrainer._get_per_token_logps_and_entropies`."""
 
-    def __init__(self, trainer: Any, model: Any) -> None:
-        """Args:
-        trainer: the GRPOTrainer; its temperature is the one of the log-probs.
-        model: as the trainer calls it.
+    def __init__(self, trainer: Any, policy: Any, model: Any) -> None:
+        """Read `policy` through the trainer.
+
+        Args:
+            trainer: the GRPOTrainer; its temperature is the one of the log-probs.
+            policy: the language model.
+            model: the same as the trainer calls it, which may be more.
         """
-        self.trainer, self.model = trainer, model
-        self.autocast = None
+        super().__init__(policy)
+        self.trainer, self.called = trainer, model
 
     @property
     def device(self) -> torch.device:
@@ -46,7 +49,7 @@ class TrlPolicy(PolicyModel):
         columns = torch.arange(ids.shape[1], device=self.device)
         attention = (columns[None] < batch.length[part.rows].to(self.device)[:, None]).long()
         logprob, entropy, _ = self.trainer._get_per_token_logps_and_entropies(
-            self.model, ids, attention, ids.shape[1] - 1, compute_entropy=True
+            self.called, ids, attention, ids.shape[1] - 1, compute_entropy=True
         )
         where = _places(flat, part, self.device)
         return Scores(logprob[where], entropy[where], {})

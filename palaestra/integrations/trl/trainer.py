@@ -22,7 +22,7 @@ from trl import GRPOTrainer
 
 from palaestra.agents.models import LoadedModel, load_model
 from palaestra.agents.rollout import Episode
-from palaestra.config import Recipe
+from palaestra.config import LearnerConfig, Recipe
 from palaestra.envs.tasks import TaskSuite, load_suite
 from palaestra.errors import ConfigError, TrainingError
 from palaestra.files import replace_text
@@ -108,8 +108,12 @@ class PalaestraTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is installed i
         """Scores, and keeps the algorithm; TRL has the optimiser."""
         recipe, policy = self.recipe, self.loaded.model
         training = policy.training
-        config = msgspec.structs.replace(
-            recipe.learner, mini_batches=self._windows, epochs=self.num_iterations, gradient_checkpointing=False
+        config = LearnerConfig(
+            micro_batch_tokens=recipe.learner.micro_batch_tokens,
+            mini_batches=self._windows,
+            epochs=self.num_iterations,
+            old_logprobs=recipe.learner.old_logprobs,
+            autocast=recipe.learner.autocast,
         )
         reference = None
         if "ref_logprob" in algorithm.requires:
@@ -117,7 +121,7 @@ class PalaestraTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is installed i
             reference = load_model(source.reference, dtype=source.dtype, device=source.device).model
         learner = Learner(policy, algorithm, config=config, seed=recipe.seed, reference=reference)
         if head == "trl":
-            learner.policy = TrlPolicy(self, self.model)
+            learner.policy = TrlPolicy(self, policy, self.model)
         if isinstance(self.player, InProcessPlayer):
             for part in algorithm.parts.attachments:
                 part.attach(Run(recipe, self.loaded, self.player.chat, Path(self.args.output_dir)))
