@@ -41,15 +41,20 @@ class RayPlayer(InProcessPlayer):
 
     def __init__(self, recipe: Recipe, loaded: LoadedModel, imports: Sequence[str] = ()) -> None:
         super().__init__(recipe, loaded)
-        self._engines = hire_engines(recipe)
-        self._workers = hire(recipe, imports, self._engines)
-        self._dispatcher: Dispatcher[Job, list[bytes]] = Dispatcher(self._workers, recipe.cluster.deaths)
+        self._imports = imports
+        self._hire()
         self._skeleton = ray.put(skeleton_of(loaded))
         self._serial = -1
         self._state: Any = None
         """Which weights were handed over last."""
         self._packing: Any = None
         """Where they are in the object store."""
+
+    def _hire(self) -> None:
+        self._engines = hire_engines(self.recipe)
+        self._workers = hire(self.recipe, self._imports, self._engines)
+        self._dispatcher: Dispatcher[Job, list[bytes]] = Dispatcher(self._workers, self.recipe.cluster.deaths)
+        self._closed = False
 
     @property
     def workers(self) -> Sequence[ActorWorker]:
@@ -62,7 +67,8 @@ class RayPlayer(InProcessPlayer):
         return self._dispatcher.lost
 
     async def close(self) -> None:
-        """End every actor."""
+        """End every actor; whoever plays after that has others."""
+        self._closed = True
         for worker in self._workers:
             worker.kill()
         dismiss(self._engines)
@@ -89,6 +95,8 @@ class RayPlayer(InProcessPlayer):
     ) -> list[Trajectory]:
         if planner is not None:
             planner.check(agent)
+        if self._closed:  # an asynchronous trainer closes its player before the last evaluations
+            self._hire()
         await self._dispatcher.staffed(self.recipe.cluster.start_seconds)
         orders = Orders(self._who(agent), limits, planner)
         results: list[Trajectory | None] = [None] * len(episodes)
