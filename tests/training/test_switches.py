@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from support.updates import assert_same, learner, played, update
 
@@ -26,7 +28,9 @@ def test_offloading(offload: str) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_layers() -> None:
+@pytest.mark.timeout(600)
+def test_compiled_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # a kill while it compiles leaves half a library there
     expected = update(learner(*BASE), played())
     found = update(learner(*BASE, "learner.compile=true"), played())
     assert_same(found[1], expected[1], atol=1e-5)

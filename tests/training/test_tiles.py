@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,7 +45,9 @@ def test_the_functions_that_are_compiled_are_right(options: dict[str, Any], monk
 
 
 @pytest.mark.slow
-def test_they_are_right_once_compiled() -> None:
+@pytest.mark.timeout(600)
+def test_they_are_right_once_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     assert_close(run(fused=True, chunk=8, vocab_chunk=30), run(), 1e-5)
 
 
