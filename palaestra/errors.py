@@ -84,9 +84,11 @@ class TrainingError(PalaestraError):
 
 
 def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
-    """The up to `n` entries of `known` that are spelled most like `name`, best first."""
+    """The up to `n` entries of `known` that are spelled most like `name`, best first; none far from the best."""
     by_lower = {k.lower(): k for k in known}
-    return [by_lower[m] for m in difflib.get_close_matches(name.lower(), by_lower, n=n, cutoff=0.5)]
+    found = difflib.get_close_matches(name.lower(), by_lower, n=n, cutoff=0.5)
+    likeness = [difflib.SequenceMatcher(None, each, name.lower()).ratio() for each in found]
+    return [by_lower[each] for each, like in zip(found, likeness, strict=True) if like > likeness[0] - 0.3]
 
 
 def require(module: str, extra: str) -> ModuleType:
