@@ -20,8 +20,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def commands(text: str) -> list[str]:
-    """The lines of a page's code blocks, and a command's examples, that call `palaestra`."""
-    return [line.strip() for line in text.splitlines() if re.match(r"\s*palaestra [a-z]+( |$)", line)]
+    """The lines of a page's code blocks, and a command's examples, that call `palaestra`, by torchrun as well."""
+    lines = [line.strip() for line in text.replace("\\\n", " ").splitlines()]
+    lines = [re.sub(r"^torchrun .*-m palaestra ", "palaestra ", line) for line in lines]
+    return [line for line in lines if re.match(r"palaestra [a-z]+( |$)", line)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
