@@ -448,7 +448,7 @@ class TrainerConfig(Config, frozen=True, kw_only=True):
     """Whether rollouts and updates take turns, or go on side by side. Algorithms do not know the difference."""
 
     mode: Literal["sync", "async"] = "sync"
-    """`sync`: play, learn, repeat. `async`: episodes are played, with weights of their own, while the learner learns."""
+    """`sync`: play, learn, repeat. `async`: episodes are played with weights of their own while the learner learns."""
     staleness: NonNegative = 1
     """Most updates that may lie between the weights that sampled a token and those that learn from it, when `async`. A
     group begins only when it can still be used in time; nothing is thrown away. 0 gives the result of `sync`."""
