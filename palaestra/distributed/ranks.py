@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -75,7 +75,8 @@ class Rank:
         errand, sender = self.errand, Sender(mailbox)
         first = int(environment.get("RANK", "0")) == 0
         try:
-            with sender.running():
+            # An end reaches the other ranks through the first: each interrupted by itself would leave in another place.
+            with sender.running() if first else nullcontext():
                 return train(
                     errand.recipe,
                     resume=resume,
