@@ -92,9 +92,9 @@ async def hand_over(engine: VLLMEngine, model: Any, folder: Path, found: dict[st
     kept = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     try:
         shake([p for name, p in model.named_parameters() if "layers" in name])
-        long = ask([5, 6, 7], 60, seed=3)
+        long = Request(prompt=[5, 6, 7], sampling=SamplingParams(max_tokens=480, seed=3))  # outlasts the hand-over
         task = asyncio.create_task(engine.generate(long))
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(0.5)
         await probed.update_weights(model.state_dict(), 7)
         found["layers"], found["in flight"] = probed.parity, await task
         shake([model.get_input_embeddings().weight])

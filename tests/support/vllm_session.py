@@ -65,7 +65,7 @@ class Session:
         self.folder, self.model = folder, self.loaded.model
         write_checkpoint(folder / "model", self.loaded)
         write_checkpoint(folder / "exchange", self.loaded)
-        options = VLLMOptions(folder=folder / "model", context_length=256, slots=16, cache_gib=0.5, lora_rank=8)
+        options = VLLMOptions(folder=folder / "model", context_length=512, slots=16, cache_gib=0.5, lora_rank=8)
         self.engine = VLLMEngine(LocalTransport(options), folder / "model", exchange=folder / "exchange")
         self.found: dict[str, Any] = {"seconds": {}}
 
@@ -170,8 +170,8 @@ class Session:
         return int((logits > chosen).sum(-1).max())
 
     async def windows(self) -> None:
-        full = await self.engine.generate(ask([5] * 256))
-        close = await self.engine.generate(ask([5] * 254))
+        full = await self.engine.generate(ask([5] * 512))
+        close = await self.engine.generate(ask([5] * 510))
         self.found["windows"] = [plain(full), plain(close)]
         self.found["empty"] = await _refusal(self.engine.generate(ask([])))
 
@@ -209,9 +209,9 @@ class Session:
         self.found["new weights errors"] = errors(self.model, request, answer)
 
     async def in_flight(self) -> None:
-        request = ask(PROMPTS[7], 60, seed=6)
-        task = asyncio.create_task(self.engine.generate(Request(prompt=request.prompt, sampling=request.sampling)))
-        await asyncio.sleep(1.0)
+        request = Request(prompt=PROMPTS[7], sampling=SamplingParams(max_tokens=440, seed=6))  # outlasts the hand-over
+        task = asyncio.create_task(self.engine.generate(request))
+        await asyncio.sleep(0.5)
         _shake(self.model, 2)
         began = time.perf_counter()
         await self.engine.update_weights(self.model.state_dict(), 4)
