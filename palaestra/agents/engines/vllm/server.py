@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from palaestra.agents.engines.vllm.door import KEY
+from palaestra.agents.engines.vllm.leash import LEASH
 from palaestra.agents.engines.vllm.options import VLLMOptions
 from palaestra.envs.isolation.interpreters import package_folder
 from palaestra.envs.isolation.named import python_of
@@ -43,6 +44,8 @@ class VLLMServer:
     name: str = "policy"
     """What its OpenAI endpoints call the model."""
     _process: asyncio.subprocess.Process | None = field(default=None, repr=False)
+    _leash: int = field(default=-1, repr=False)
+    """Our end of its standard input: see `leash`."""
 
     @property
     def url(self) -> str:
@@ -63,19 +66,23 @@ class VLLMServer:
         """
         python = self.python or (sys.executable if find_spec("vllm") else python_of("vllm"))
         self.port = _free_port()
+        theirs, self._leash = os.pipe()
         with self.log.open("ab") as log:
             try:
                 self._process = await asyncio.create_subprocess_exec(
                     python,
                     *self.command(),
-                    stdin=asyncio.subprocess.DEVNULL,
+                    stdin=theirs,
                     stdout=log,
                     stderr=log,
                     env=self._environ(),
                     start_new_session=True,
                 )
             except OSError as error:
+                self._let_go()
                 raise EngineError(f"cannot start {python}: {error.strerror or error}") from error
+            finally:
+                os.close(theirs)
 
     def command(self) -> list[str]:
         """Arguments of the interpreter."""
@@ -107,6 +114,12 @@ class VLLMServer:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # workers that outlived it
         await process.wait()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        leash, self._leash = self._leash, -1
+        if leash >= 0:
+            os.close(leash)
 
     def _environ(self) -> dict[str, str]:
         path = os.pathsep.join(filter(None, [package_folder(), os.environ.get("PYTHONPATH", "")]))
@@ -116,6 +129,7 @@ class VLLMServer:
             "VLLM_LOGGING_LEVEL": "WARNING",
             "PYTHONPATH": path,
             KEY: self.key,
+            LEASH: "1",
         }
         return {**self.options.environ(), **own, **os.environ, KEY: self.key, "PYTHONPATH": path}
 
