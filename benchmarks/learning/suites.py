@@ -63,7 +63,7 @@ def picture(runs: list[dict[str, Any]]) -> str:
     for i, (run, colour) in enumerate(zip(runs, COLOURS, strict=False)):
         plot.line([float(x) for x in range(len(run["success"]))], smooth(run["success"]), f"thick {run['name']}")
         colours += f".{run['name']}{{stroke:{colour}}}"
-        labels += f'<text x="600" y="{200 + 18 * i}" style="fill:{colour}">{run["name"]}</text>'
+        labels += f'<text x="600" y="{48 + 18 * i}" style="fill:{colour}">{run["name"]}</text>'
     svg = str(plot.svg()).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
     return svg.replace(">", f"><style>{STYLE}{colours}</style>{labels}", 1) + "\n"
 
