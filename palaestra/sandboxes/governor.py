@@ -89,7 +89,9 @@ class Governor:
         """Operations that were let in and have not ended."""
         self._clock = clock
         self._admitted = 0
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self._measured = 0
+        """Of those that run, the ones with a kind."""
+        self._queue: deque[tuple[asyncio.Future[None], str]] = deque()
 
     @property
     def waiting(self) -> int:
@@ -104,7 +106,7 @@ class Governor:
             kind: what is done, such as `start`. Operations of one kind should take about as long as each other; those
                 of no kind have their turns, and nothing is learnt from how long they take.
         """
-        await self._enter()
+        await self._enter(kind)
         began, admitted, alone = self._clock(), self._admitted, self.running == 1
         try:
             yield
@@ -116,30 +118,41 @@ class Governor:
                 alone = alone and admitted == self._admitted
                 self.limit.done(kind, began, self._clock(), alone=alone, crowded=bool(self._queue))
         finally:
-            self.running -= 1
+            self._leave(kind)
             self._admit()
 
-    async def _enter(self) -> None:
-        if not self._queue and self.running < self.limit.allowed:
-            self.running += 1
-            self._admitted += 1
+    async def _enter(self, kind: str) -> None:
+        if not self._queue and self._room(kind):
+            self._let_in(kind)
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(turn)
+        self._queue.append((turn, kind))
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():  # it came in the same moment: somebody else may have it
-                self.running -= 1
-            elif turn in self._queue:
-                self._queue.remove(turn)
+                self._leave(kind)
+            elif (turn, kind) in self._queue:
+                self._queue.remove((turn, kind))
             self._admit()
             raise
 
+    def _room(self, kind: str) -> bool:
+        """Those of no kind end no look, so they only go one at a time beside one that may."""
+        return self.running < (self.limit.allowed if kind or self._measured else int(self.limit.value))
+
+    def _let_in(self, kind: str) -> None:
+        self.running += 1
+        self._measured += bool(kind)
+        self._admitted += 1
+
+    def _leave(self, kind: str) -> None:
+        self.running -= 1
+        self._measured -= bool(kind)
+
     def _admit(self) -> None:
-        while self._queue and self.running < self.limit.allowed:
-            turn = self._queue.popleft()
+        while self._queue and self._room(self._queue[0][1]):
+            turn, kind = self._queue.popleft()
             if not turn.done():
-                self.running += 1
-                self._admitted += 1
+                self._let_in(kind)
                 turn.set_result(None)

@@ -155,6 +155,27 @@ def test_operations_of_no_kind_have_turns_and_teach_nothing():
     assert run(play())
 
 
+@pytest.mark.parametrize("started", [False, True])
+def test_operations_of_no_kind_do_not_go_one_at_a_time_until_somebody_measures(started):
+    async def play():
+        gate, most = governor(value=8.0), 0
+
+        async def one(kind):
+            nonlocal most
+            async with gate.turn(kind):
+                assert gate.limit.allowed > 1 or gate.running == 1 or not gate._measured  # the look is undisturbed
+                most = max(most, gate.running)
+                await asyncio.sleep(1.0)
+
+        begin = asyncio.get_running_loop().time()
+        await asyncio.gather(*(one("") for _ in range(20)), *(one("start") for _ in range(started)))
+        return most, asyncio.get_running_loop().time() - begin
+
+    most, took = run(play())
+    assert most == 8
+    assert took < 5.0
+
+
 def test_first_come_first_served():
     async def play():
         gate, order = governor(value=1.0, most=1), []
