@@ -30,6 +30,7 @@ from palaestra.sandboxes.namespaces import ended, rlimits, started
 from palaestra.sandboxes.network import check_network
 from palaestra.sandboxes.reaper import reap_soon
 from palaestra.sandboxes.spec import SandboxSpec
+from palaestra.sandboxes.waiting import all_or_none, settled
 
 _START = 30.0
 """Seconds for a sandbox to start."""
@@ -72,7 +73,7 @@ class BubblewrapBackend(Backend):
             elif spec.image:
                 await _fill(started)
         except BaseException:
-            await asyncio.shield(started.close())
+            await settled(started.close())
             raise
         return started
 
@@ -149,15 +150,10 @@ class _BubblewrapSandbox(AttachedSandbox):
         """See `Sandbox`."""
         async with self._packing:
             await self.pack(self.spec.workdir)
-            beginning = (self._backend.begin(self.spec, self._shelf) for _ in range(n))
-            started = await asyncio.gather(*beginning, return_exceptions=True)
-            self._shelf.truncate(0)
-        failed = [each for each in started if isinstance(each, BaseException)]
-        siblings: list[Sandbox] = [each for each in started if isinstance(each, Sandbox)]
-        if failed:
-            await asyncio.gather(*(each.close() for each in siblings))
-            raise failed[0]
-        return siblings
+            try:
+                return await all_or_none([self._backend.begin(self.spec, self._shelf) for _ in range(n)])
+            finally:
+                self._shelf.truncate(0)
 
     async def close(self) -> None:
         """See `Sandbox`."""
@@ -224,13 +220,13 @@ async def _launch(
                 process = await asyncio.shield(beginning)
             except asyncio.CancelledError:  # what is half made would stay behind
                 ours.close()
-                await ended(await asyncio.shield(beginning))
+                await settled(_abandoned(beginning))
                 raise
         try:
             reader, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 22)
         except BaseException:
             ours.close()
-            await asyncio.shield(ended(process))
+            await settled(ended(process))
             raise
         stack.pop_all()
         made = _BubblewrapSandbox(id, spec, Link(StreamWire(reader, writer)), process, shelf, backend)
@@ -241,9 +237,13 @@ async def _launch(
             await made.close()
             raise _not_started(spec, error, errors) from error
         except BaseException:
-            await asyncio.shield(made.close())
+            await settled(made.close())
             raise
         return made
+
+
+async def _abandoned(beginning: asyncio.Task[subprocess.Popen[bytes]]) -> None:
+    await ended(await beginning)
 
 
 def _unnamed() -> IO[bytes]:

@@ -312,5 +312,29 @@ def test_starts_that_are_cancelled_leave_nothing() -> None:
     before = len(os.listdir("/proc/self/fd"))
     asyncio.run(test())
     assert len(os.listdir("/proc/self/fd")) <= before
+    assert not _sandboxes()
+
+
+def test_forks_that_are_cancelled_leave_nothing() -> None:
+    async def test() -> None:
+        backend, spec = bubblewrap()
+        async with backend, await backend.start(spec) as parent:
+            held = _sandboxes()
+            for more in (1, 2, 3):  # siblings that have started when the fork is cancelled
+                forking = asyncio.create_task(parent.fork(4))
+                while len(_sandboxes() - held) < more and not forking.done():
+                    await asyncio.sleep(0.001)
+                forking.cancel()
+                await asyncio.wait([forking])
+                assert forking.cancelled()
+                assert _sandboxes() == held
+            assert len(siblings := await parent.fork(2)) == 2
+            await asyncio.gather(*(each.close() for each in siblings))
+
+    asyncio.run(test())
+
+
+def _sandboxes() -> set[str]:
+    """Process ids of this process's sandboxes."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    assert not [each for each in children if b"bwrap" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    return {each for each in children if b"bwrap" in Path(f"/proc/{each}/cmdline").read_bytes()}

@@ -18,11 +18,11 @@ from palaestra.sandboxes.docker.images import Image, find_image
 from palaestra.sandboxes.docker.keeping import Copier, fill, new_volume
 from palaestra.sandboxes.docker.removing import Leftovers, remove_container
 from palaestra.sandboxes.docker.sandbox import DockerSandbox, DockerSnapshot
-from palaestra.sandboxes.docker.waiting import settled
 from palaestra.sandboxes.docker_keeper import DockerKeeper
 from palaestra.sandboxes.leases import Lease
 from palaestra.sandboxes.reaper import reap_from, reap_soon
 from palaestra.sandboxes.spec import SandboxSpec
+from palaestra.sandboxes.waiting import settled
 
 _READY_SECONDS = 120.0
 """In which the runner must answer."""

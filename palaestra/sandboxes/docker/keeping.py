@@ -21,8 +21,8 @@ from palaestra.sandboxes.docker.engine import Engine
 from palaestra.sandboxes.docker.failures import died
 from palaestra.sandboxes.docker.images import Image
 from palaestra.sandboxes.docker.removing import remove_container
-from palaestra.sandboxes.docker.waiting import settled
 from palaestra.sandboxes.spec import SandboxSpec
+from palaestra.sandboxes.waiting import settled
 
 _PROGRAM = ("python3", "-I", "-S", "-c", Path(__file__).with_name("copying.py").read_text(encoding="utf-8"))
 _SOURCE = "/source"

@@ -17,9 +17,9 @@ from palaestra.sandboxes.attached import AttachedSandbox
 from palaestra.sandboxes.core import Sandbox, Snapshot
 from palaestra.sandboxes.docker.attachment import Attachment
 from palaestra.sandboxes.docker.images import Image
-from palaestra.sandboxes.docker.waiting import all_or_none, settled
 from palaestra.sandboxes.link import Link, StreamWire
 from palaestra.sandboxes.spec import SandboxSpec
+from palaestra.sandboxes.waiting import all_or_none, settled
 
 if TYPE_CHECKING:
     from palaestra.sandboxes.docker.backend import DockerBackend
