@@ -84,6 +84,8 @@ class Dispatcher(Generic[J, R]):
     workers: Sequence[Worker[J, R]]
     deaths: int = 5
     """A job is abandoned once this many workers were lost while they did it: it may be what kills them."""
+    start_seconds: float = 300.0
+    """How long there may be no worker at all, at the start and later."""
     lost: int = field(default=0, init=False)
     """How often a worker was lost."""
 
@@ -105,7 +107,7 @@ class Dispatcher(Generic[J, R]):
 
         Raises:
             JobAbandoned: see `deaths`.
-            TrainingError: no worker is left, and none will come back.
+            TrainingError: no worker is left, and none came back within `start_seconds`, or ever will.
             Exception: the job failed; it is not tried again.
         """
         self._start()
@@ -113,18 +115,19 @@ class Dispatcher(Generic[J, R]):
         self._queue(next(self._ages), ticket)
         return await ticket.result
 
-    async def staffed(self, seconds: float) -> None:
-        """Return once the first worker can work.
+    async def staffed(self) -> None:
+        """Return while any worker can work, or once one can.
 
         Raises:
-            TrainingError: none could within so many seconds, or none ever will.
+            TrainingError: none could within `start_seconds`, or none ever will.
         """
         self._start()
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(self.start_seconds):
                 await self._staffed.wait()
         except TimeoutError:
-            raise TrainingError(f"no worker has started within {seconds:g} s") from None
+            missing = "no worker is left, and none has come back" if self.lost else "no worker has started"
+            raise TrainingError(f"{missing} within {self.start_seconds:g} s") from None
         if self._gone is not None:
             raise TrainingError(f"no worker is left: {self._gone}")
 
@@ -167,8 +170,11 @@ class Dispatcher(Generic[J, R]):
     def _fail_all(self, error: BaseException) -> None:
         self._gone = error
         self._staffed.set()
+        self._dismiss(f"no worker is left: {error}")
+
+    def _dismiss(self, reason: str) -> None:
         for _, ticket in self._waiting:
-            _fail(ticket, TrainingError(f"no worker is left: {error}"))
+            _fail(ticket, TrainingError(reason))
         self._waiting.clear()
 
     def _queue(self, age: int, ticket: _Ticket[J, R]) -> None:
@@ -198,6 +204,7 @@ class Dispatcher(Generic[J, R]):
             self._offer(post)
             work = self._spawn(self._do(post, age, ticket))
             ticket.result.add_done_callback(partial(_cancel_with, work))
+            work.add_done_callback(partial(_cancel_with, ticket.result))  # `close` cancels the work
 
     def _roomiest(self) -> _Post[J, R] | None:
         while self._roomy:
@@ -230,6 +237,16 @@ class Dispatcher(Generic[J, R]):
             post.present = False
             self.lost += 1
             self._spawn(self._await(post))
+            if not any(other.present for other in self._posts):
+                self._staffed.clear()
+                self._spawn(self._restaffed())
+
+    async def _restaffed(self) -> None:
+        """Whoever waits is told, should nobody come back."""
+        try:
+            await self.staffed()
+        except TrainingError as error:
+            self._dismiss(str(error))
 
     def _again(self, age: int, ticket: _Ticket[J, R], error: WorkerLost) -> None:
         ticket.deaths += 1
@@ -239,9 +256,9 @@ class Dispatcher(Generic[J, R]):
             self._queue(age, ticket)
 
 
-def _cancel_with(work: asyncio.Task[None], result: asyncio.Future[Any]) -> None:
-    if result.cancelled():
-        work.cancel()
+def _cancel_with(other: asyncio.Future[Any], ended: asyncio.Future[Any]) -> None:
+    if ended.cancelled():
+        other.cancel()
 
 
 def _fail(ticket: _Ticket[Any, Any], error: BaseException) -> None:

@@ -19,7 +19,7 @@ from palaestra.agents.planner import Planner
 from palaestra.agents.rollout import EnvMaker, Episode, RolloutLimits
 from palaestra.agents.scripted import RandomAgent
 from palaestra.config import AgentConfig, Recipe
-from palaestra.distributed.crew import ActorWorker, Job, dismiss, hire, hire_engines
+from palaestra.distributed.crew import ActorWorker, Job, crew_size, dismiss, hire, hire_engines
 from palaestra.distributed.dispatch import Dispatcher, JobAbandoned
 from palaestra.distributed.policy import Policy, Refs
 from palaestra.distributed.units import Unit, units_of
@@ -42,6 +42,8 @@ class RayPlayer(InProcessPlayer):
     def __init__(self, recipe: Recipe, loaded: LoadedModel, imports: Sequence[str] = ()) -> None:
         super().__init__(recipe, loaded)
         self._imports = imports
+        self._crew_size = crew_size(recipe)
+        """Counted once: what ended a moment ago would still take room."""
         self._hire()
         self._skeleton = ray.put(skeleton_of(loaded))
         self._serial = -1
@@ -52,8 +54,11 @@ class RayPlayer(InProcessPlayer):
 
     def _hire(self) -> None:
         self._engines = hire_engines(self.recipe)
-        self._workers = hire(self.recipe, self._imports, self._engines)
-        self._dispatcher: Dispatcher[Job, list[bytes]] = Dispatcher(self._workers, self.recipe.cluster.deaths)
+        self._workers = hire(self.recipe, self._crew_size, self._imports, self._engines)
+        cluster = self.recipe.cluster
+        self._dispatcher: Dispatcher[Job, list[bytes]] = Dispatcher(
+            self._workers, cluster.deaths, cluster.start_seconds
+        )
         self._closed = False
 
     @property
@@ -97,7 +102,7 @@ class RayPlayer(InProcessPlayer):
             planner.check(agent)
         if self._closed:  # an asynchronous trainer closes its player before the last evaluations
             self._hire()
-        await self._dispatcher.staffed(self.recipe.cluster.start_seconds)
+        await self._dispatcher.staffed()
         orders = Orders(self._who(agent), limits, planner)
         results: list[Trajectory | None] = [None] * len(episodes)
 
@@ -216,5 +221,6 @@ def open_player(recipe: Recipe, loaded: LoadedModel, imports: Sequence[str] = ()
 
 
 def _changes(model: nn.Module) -> int:
-    """A number that grows with every change in place: torch counts them."""
+    """A number that grows with every change in place: torch counts them, and `Optimiser` and `load_weights` those that
+    it does not."""
     return sum(parameter._version for parameter in model.parameters())

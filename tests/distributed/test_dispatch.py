@@ -109,9 +109,9 @@ def test_a_worker_that_never_starts_leaves_its_work_to_the_others() -> None:
     crew = [Invented(broken=True), Invented(seed=1)]
     assert len(virtual_time.run(all_of(Dispatcher(crew), jobs_of(9, 1)))) == 9
     with pytest.raises(TrainingError, match="no worker is left: its package is missing"):
-        virtual_time.run(Dispatcher([Invented(broken=True)]).staffed(9))
+        virtual_time.run(Dispatcher([Invented(broken=True)]).staffed())
     with pytest.raises(TrainingError, match="no worker has started within 0.001 s"):
-        virtual_time.run(Dispatcher([Invented()]).staffed(0.001))
+        virtual_time.run(Dispatcher([Invented()], start_seconds=0.001).staffed())
     with pytest.raises(TrainingError, match="no worker is left: its package is missing"):
         virtual_time.run(Dispatcher([Invented(broken=True)]).do((1,)))
 
@@ -147,3 +147,57 @@ def test_a_caller_that_goes_frees_the_place() -> None:
         return result
 
     assert virtual_time.run(play()) == [1]
+
+
+def test_whoever_waits_for_a_running_job_hears_of_the_end() -> None:
+    class Slow(Invented):
+        async def do(self, job: Job) -> list[int]:
+            await asyncio.sleep(1e6)
+            return list(job)
+
+    async def play() -> list[list[int] | BaseException]:
+        dispatcher = Dispatcher[Job, list[int]]([Slow(places=1)])
+        waiting = [asyncio.create_task(dispatcher.do((number,))) for number in range(2)]
+        await asyncio.sleep(10)
+        await dispatcher.close()
+        async with asyncio.timeout(10):
+            return await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert [type(each) for each in virtual_time.run(play())] == [asyncio.CancelledError] * 2
+
+
+@pytest.mark.parametrize("back", [40.0, 80.0])
+def test_a_crew_that_is_lost_and_does_not_come_back_is_told_of(back: float) -> None:
+    @dataclass
+    class Mortal(Invented):
+        lives: int = 2
+
+        async def ready(self) -> None:
+            self.lives -= 1
+            await asyncio.sleep(0 if self.lives else back)
+
+        async def do(self, job: Job) -> list[int]:
+            if self.lives:
+                raise WorkerLost("its node died")
+            return list(job)
+
+    async def play() -> tuple[list[list[int] | BaseException], float]:
+        dispatcher = Dispatcher[Job, list[int]]([Mortal(), Mortal()], start_seconds=60)
+        loop = asyncio.get_running_loop()
+        try:
+            first = (await asyncio.gather(dispatcher.do((1,)), return_exceptions=True))[0]
+            told = loop.time()
+            await asyncio.sleep(1)
+            await dispatcher.staffed()
+            return [first, await dispatcher.do((2,))], told
+        finally:
+            await dispatcher.close()
+
+    (first, second), told = virtual_time.run(play())
+    assert second == [2], "later calls wait for whoever comes back"
+    if back < 60:
+        assert first == [1]
+    else:
+        assert isinstance(first, TrainingError)
+        assert "no worker is left, and none has come back within 60 s" in str(first)
+        assert told == pytest.approx(60, abs=1)
