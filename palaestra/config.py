@@ -399,7 +399,7 @@ class WorkersConfig(PlaceConfig, frozen=True, kw_only=True):
     """Processes that play: environments, agents, and their engine unless `engines` has some."""
 
     count: NonNegative = 0
-    """How many; 0: as many as the cluster has room for when the run begins."""
+    """How many; 0: as many as the cluster has room for, beside all else that is on it, when the run begins."""
     episodes: NonNegative = 0
     """Most episodes that one plays at once; 0 divides `rollout.concurrency` among them."""
 
@@ -439,9 +439,9 @@ class ClusterConfig(Config, frozen=True, kw_only=True):
     deaths: Positive = 5
     """Episodes whose workers died this often while they played them are given up, as errors."""
     start_seconds: PositiveFloat = 300.0
-    """How long the first worker may take to start, and the learner to find its places."""
+    """How long there may be no worker at all, at the start and later, and the learner may take to find its places."""
     silence_seconds: PositiveFloat = 300.0
-    """A worker that has not answered for so long is killed, and its episodes are played elsewhere."""
+    """A worker or engine that has not answered for so long is killed, and what it was asked for is done elsewhere."""
 
 
 class TrainerConfig(Config, frozen=True, kw_only=True):

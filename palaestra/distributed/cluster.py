@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,6 +45,17 @@ def joined(address: str | None = None) -> Iterator[None]:
 def room(place: PlaceConfig) -> int:
     """How many processes that ask for `place` the living nodes can hold, if nothing else is on them."""
     return sum(_fits(demand_of(place), node["Resources"]) for node in _nodes())
+
+
+def free_room(place: PlaceConfig, reserved: Sequence[PlaceConfig] = ()) -> int:
+    """How many beside what is on them now, and what is `reserved` for processes that come first.
+
+    What is free is known of all nodes together only: some may find no place while it is spread in small parts.
+    """
+    free = Counter(require("ray", "ray").available_resources())
+    for other in reserved:
+        free.subtract(demand_of(other))
+    return min(room(place), _fits(demand_of(place), free)) if demand_of(place) else room(place)
 
 
 def check_room(what: str, place: PlaceConfig) -> None:

@@ -8,18 +8,19 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from palaestra.config import Recipe
-from palaestra.distributed.cluster import check_room, options_of, room
+from palaestra.distributed.cluster import check_room, free_room, options_of
 from palaestra.distributed.dispatch import WorkerLost
 from palaestra.distributed.engine import EngineHost
 from palaestra.distributed.policy import Policy
 from palaestra.distributed.units import Unit
+from palaestra.distributed.watch import Watch
 from palaestra.distributed.worker import Orders, Setup, Worker
 from palaestra.errors import TrainingError
 
@@ -48,8 +49,10 @@ class ActorWorker:
     actor: Any
     places: int
     silence_seconds: float
-    _playing: int = field(default=0, init=False)
-    _watch: asyncio.Task[None] | None = field(default=None, init=False)
+    _newest: Policy | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._watch = Watch(self.actor, self.silence_seconds)
 
     async def ready(self) -> None:
         """Return once the actor answers.
@@ -74,63 +77,49 @@ class ActorWorker:
             WorkerLost: the actor or its node died, or was silent for too long and was killed.
             Exception: what the actor's method raised.
         """
-        ref = self.actor.play.remote(job.unit.episodes, job.orders)
-        self._playing += 1
-        if self._watch is None or self._watch.done():
-            self._watch = asyncio.create_task(self._watched())
+        ref = self.actor.play.remote(job.unit.episodes, _renewed(job.orders, self._newest))
         try:
-            played: list[bytes] = await ref
+            played: list[bytes] = await self._watch.answer(ref)
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, Exception) else error from None
         except RayError as error:
             raise WorkerLost(_told(error)) from error
-        except asyncio.CancelledError:
-            ray.cancel(ref)
-            raise
-        finally:
-            self._playing -= 1
         return played
 
     def update(self, policy: Policy) -> None:
-        """Send weights to whatever plays there, and go on."""
+        """Send weights to whatever plays there, and go on; what it is given to play from now on has them."""
+        self._newest = policy
         with suppress(RayError):
             self.actor.update.remote(policy)
 
     def kill(self) -> None:
         """End the actor for good."""
-        if self._watch is not None:
-            self._watch.cancel()
+        self._watch.close()
         with suppress(RayError, RuntimeError):  # Ray itself may be gone
             ray.kill(self.actor)
 
-    async def _watched(self) -> None:
-        """While episodes are with the actor, ask for a sign of life; kill an actor that gives none."""
-        while self._playing:
-            try:
-                async with asyncio.timeout(self.silence_seconds):
-                    await self.actor.ready.remote()
-                await asyncio.sleep(min(10.0, self.silence_seconds / 4))
-            except TimeoutError:
-                ray.kill(self.actor, no_restart=False)
-                return
-            except RayError:
-                return
 
-
-def hire(recipe: Recipe, imports: Sequence[str] = (), engines: Sequence[Any] = ()) -> list[ActorWorker]:
-    """Ask Ray for the workers of a run; they start in the background.
-
-    Args:
-        recipe: says how many, where, and what each plays at once.
-        imports: modules or files that register environments.
-        engines: hosts that the workers ask, instead of an engine of their own.
+def crew_size(recipe: Recipe) -> int:
+    """How many workers a run has: as many as it asks for, or as there is room for now beside its engines.
 
     Raises:
         ConfigError: no node has what the recipe asks for.
     """
-    cluster, place = recipe.cluster, recipe.cluster.workers
+    place, engines = recipe.cluster.workers, recipe.cluster.engines
     check_room("cluster.workers", place)
-    count = place.count or room(place)
+    return place.count or max(1, free_room(place, reserved=[engines] * engines.count))
+
+
+def hire(recipe: Recipe, count: int, imports: Sequence[str] = (), engines: Sequence[Any] = ()) -> list[ActorWorker]:
+    """Ask Ray for the workers of a run; they start in the background.
+
+    Args:
+        recipe: says where, and what each plays at once.
+        count: of the workers.
+        imports: modules or files that register environments.
+        engines: hosts that the workers ask, instead of an engine of their own.
+    """
+    cluster, place = recipe.cluster, recipe.cluster.workers
     places = place.episodes or math.ceil(recipe.rollout.concurrency / count)
     device, threads = "cuda" if place.gpus else "cpu", max(1, recipe.model.threads)
     path = tuple(map(os.path.abspath, sys.path))
@@ -138,7 +127,7 @@ def hire(recipe: Recipe, imports: Sequence[str] = (), engines: Sequence[Any] = (
     return [
         ActorWorker(
             made.options(**options).remote(
-                Setup(device, places, threads, tuple(imports), tuple(engines), number, path),
+                Setup(device, places, threads, tuple(imports), tuple(engines), number, path, cluster.silence_seconds),
             ),
             places,
             cluster.silence_seconds,
@@ -168,6 +157,15 @@ def dismiss(engines: Sequence[Any]) -> None:
     for engine in engines:
         with suppress(RayError, RuntimeError):
             ray.kill(engine)
+
+
+def _renewed(orders: Orders, newest: Policy | None) -> Orders:
+    """With the newest weights: a worker that was started again meanwhile knows none, and would take those that were the
+    newest when the job was made."""
+    who = orders.who
+    if newest is None or not isinstance(who, Policy) or who.serial >= newest.serial:
+        return orders
+    return replace(orders, who=replace(who, serial=newest.serial, version=newest.version, refs=newest.refs))
 
 
 def _told(error: RayError) -> str:

@@ -13,6 +13,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from palaestra.agents.engines.base import Completion, Request
 from palaestra.agents.engines.torch_engine import TorchEngine
 from palaestra.distributed.policy import Policy
+from palaestra.distributed.watch import Watch
 from palaestra.distributed.weights import built, unpack
 from palaestra.errors import EngineError
 
@@ -68,21 +69,23 @@ class EngineHost:
 
 
 class RemoteEngine:
-    """An `Engine` that asks one of several hosts, and another when that one is lost.
+    """An `Engine` that asks one of several hosts, and another when that one is lost, or silent for too long.
 
     A completion that was lost is sampled again, to the same tokens: its draws have a seed of their own. So the death of
     an engine costs time, and no episode.
     """
 
-    def __init__(self, hosts: Sequence[Any], first: int, name: str) -> None:
+    def __init__(self, hosts: Sequence[Any], first: int, name: str, silence_seconds: float) -> None:
         """Args:
         hosts: the actors.
         first: number of the one that is asked first.
         name: of who asks, unique: conversations of several workers must not be taken for one.
+        silence_seconds: after these a host that gives no sign of life is killed.
         """
-        self._hosts, self._name = hosts, name
+        self._name = name
+        self._hosts = [Watch(host, silence_seconds) for host in hosts]
         self._turn = itertools.count(first)
-        self._host = hosts[next(self._turn) % len(hosts)]
+        self._host = self._hosts[next(self._turn) % len(hosts)]
         self._policy: Policy | None = None
         self._context = 0
 
@@ -120,10 +123,12 @@ class RemoteEngine:
 
     async def release(self, session: str) -> None:
         """Forget a conversation; nobody waits for it."""
-        self._host.release.remote(self._named(session))
+        self._host.actor.release.remote(self._named(session))
 
     async def close(self) -> None:
         """The hosts are the player's."""
+        for host in self._hosts:
+            host.close()
 
     def _named(self, session: str) -> str:
         return f"{self._name}/{session}" if session else ""
@@ -131,9 +136,8 @@ class RemoteEngine:
     async def _asked(self, method: str, *arguments: Any) -> Any:
         while True:
             host = self._host
-            ref = getattr(host, method).remote(*arguments)
             try:
-                return await ref
+                return await host.answer(getattr(host.actor, method).remote(*arguments))
             except RayActorError:
                 if self._host is host:  # nobody else has found out yet
                     self._host = self._hosts[next(self._turn) % len(self._hosts)]

@@ -62,6 +62,8 @@ class Setup:
     """Of the worker."""
     path: tuple[str, ...] = ()
     """Where else modules are looked for, as the process does that started the run."""
+    silence_seconds: float = 300.0
+    """An engine elsewhere that has not answered for so long is killed."""
 
 
 class Worker:
@@ -122,7 +124,8 @@ class Worker:
         """An engine, and a model (without weights where the engine is elsewhere)."""
         setup = self.setup
         if setup.engines:
-            remote = RemoteEngine(setup.engines, setup.number, ray.get_runtime_context().get_actor_id() or "")
+            name = ray.get_runtime_context().get_actor_id() or ""
+            remote = RemoteEngine(setup.engines, setup.number, name, setup.silence_seconds)
             await remote.use(policy)
             return remote, LoadedModel(skeleton.model, skeleton.tokenizer, skeleton.name)
         loaded = built(skeleton, await policy.refs.packing, setup.device)
