@@ -156,7 +156,7 @@ async def of_textworld(rounds: int) -> Comparison:
             return await compared(env, "look", its_own, rounds)
 
 
-def main() -> None:
+def main() -> bool:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--megabytes", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
@@ -165,6 +165,7 @@ def main() -> None:
     print(f"{args.megabytes} MB: {found}", flush=True)
     figures: dict[str, Any] = {
         "fork_ms": found.fork_ms,
+        "fork_ms_bar": MILLISECONDS_BAR,
         "deepcopy_ms": found.baseline_ms,
         "deepcopy_ratio": found.ratio,
     }
@@ -177,8 +178,8 @@ def main() -> None:
         figures |= {"textworld_ratio": game.ratio}
     else:
         figures["textworld"] = "not installed"
-    conclude("fork", ratio, BAR, **figures, milliseconds_pass=found.fork_ms < MILLISECONDS_BAR)
+    return conclude("fork", ratio, BAR, also=found.fork_ms < MILLISECONDS_BAR, **figures)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(not main())

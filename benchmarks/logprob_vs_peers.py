@@ -26,6 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from _harness import status_bytes
+
 MEMORY_BAR = 0.6
 TIME_BAR = 0.65
 PEERS = {"trl": "trl", "trl_small": "trl", "verl": "verl", "verl_small": "verl"}
@@ -62,14 +64,6 @@ CONTENDERS: dict[str, Callable[[], Callable[..., Any]]] = {
     "verl": lambda: verl(512),
     "verl_small": lambda: verl(128),
 }
-
-
-def status_bytes(field: str) -> int:
-    """A line of /proc/self/status, such as VmRSS or VmHWM."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
 
 
 def measure(name: str, tokens: int, width: int, vocab: int) -> dict[str, float]:

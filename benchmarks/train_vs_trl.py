@@ -29,6 +29,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from _harness import status_bytes
+
 BARS = {1: 1.5, 8: 3.0}
 """Least ratio of tokens per second, by turns."""
 MEMORY_BAR = 0.7
@@ -48,14 +50,6 @@ def told(seed: int, turn: int) -> str:
 def paid(text: str) -> float:
     """A reward that tells the members of a group apart."""
     return zlib.crc32(text.encode()) % 97 / 97
-
-
-def status_bytes(field: str) -> int:
-    """A line of /proc/self/status, such as VmHWM."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
 
 
 class Clock:
@@ -112,7 +106,7 @@ def ours(folder: Path, turns: int, iterations: int) -> dict[str, float]:
 
     register("bench/Talk-v0", Talk)
 
-    def loader(level: str, split: str, **params: Any) -> TaskSuite:
+    def loader(split: str, level: str | None, **params: Any) -> TaskSuite:
         return TaskSuite("talk", split, 512, lambda at: Task(env="bench/Talk-v0", name=f"{at}", split=split, seed=at))
 
     register_suite("talk", loader)

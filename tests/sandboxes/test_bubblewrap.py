@@ -328,7 +328,8 @@ def test_forks_that_are_cancelled_leave_nothing() -> None:
                 await asyncio.wait([forking])
                 assert forking.cancelled()
                 assert _sandboxes() == held
-            assert len(siblings := await parent.fork(2)) == 2
+            siblings = await parent.fork(2)
+            assert len(siblings) == 2
             await asyncio.gather(*(each.close() for each in siblings))
 
     asyncio.run(test())
