@@ -29,6 +29,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from palaestra.errors import CheckpointError
 from palaestra.training.lora import own_weights
@@ -168,9 +169,10 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
             raise CheckpointError(f"{source} is of another model: {name} has shape {shapes}")
     if isinstance(weights, Shards):
         weights.read({name: parameter.data for name, parameter in own.items()})
-        return
-    for name, parameter in own.items():
-        assign(parameter.data, weights[name])
+    else:
+        for name, parameter in own.items():
+            assign(parameter.data, weights[name])
+    increment_version(list(own.values()))  # what is written into `data` does not count as a change
 
 
 def blend(model: nn.Module, *, into: nn.Module, share: float = 1.0) -> None:

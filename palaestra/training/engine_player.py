@@ -87,11 +87,9 @@ class EnginePlayer(InProcessPlayer):
         if self._handed:
             return engine
         present = stamp(self.loaded.model)
-        if present != self._stamp:
+        if present != self._stamp or engine.weight_version != version:
             await engine.update_weights(self.loaded.model.state_dict(), version)
             self._stamp = present
-        elif engine.weight_version != version:
-            await engine.engine.update_weights({}, version)
         return engine
 
     async def _started(self) -> ProbedEngine:
@@ -168,7 +166,8 @@ def options_of(recipe: Recipe, loaded: LoadedModel, folder: Path) -> VLLMOptions
 
 
 def stamp(model: nn.Module) -> tuple[tuple[int, int], ...]:
-    """Differs after any change of the weights: torch counts the changes of each tensor."""
+    """Differs after a change of the weights: torch counts those of each tensor, and `Optimiser` and `load_weights` the
+    ones that torch does not."""
     return tuple((parameter.data_ptr(), parameter._version) for parameter in model.parameters())
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from palaestra.config import OptimiserConfig
 from palaestra.errors import CheckpointError
@@ -68,6 +69,8 @@ class Optimiser:
             if self._offload:
                 self._move(None)
             self._adam.step()
+            # The fused step does not count as a change, and players ask whether there was one.
+            increment_version(list(self._parameters.values()))
             if self._offload:
                 self._move(torch.device("cpu"))
         self.clear()

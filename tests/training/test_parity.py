@@ -8,8 +8,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from palaestra.agents.engines.torch_engine import TorchEngine
+from palaestra.config import OptimiserConfig
 from palaestra.errors import TrainingError
+from palaestra.training.checkpoint import load_weights
 from palaestra.training.engine_player import stamp
+from palaestra.training.optimiser import Optimiser
 from palaestra.training.parity import LENGTHS, TOKENS, ProbedEngine, check_parity, probes
 
 
@@ -79,7 +82,10 @@ def test_a_stamp_tells_changed_weights() -> None:
     model = tiny()
     before = stamp(model)
     assert stamp(model) == before
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimiser = Optimiser(model, OptimiserConfig())
     model(torch.tensor([[1, 2, 3]])).logits.sum().backward()
-    optimiser.step()
-    assert stamp(model) != before
+    optimiser.step(1e-3)
+    stepped = stamp(model)
+    assert stepped != before
+    load_weights(model, {name: value.clone() for name, value in model.named_parameters()})
+    assert stamp(model) != stepped
