@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from torch import nn
 
 from palaestra.agents.engines.base import Engine
 from palaestra.agents.engines.supervised import SupervisedEngine
-from palaestra.agents.engines.vllm.checkpoint import write_checkpoint
+from palaestra.agents.engines.vllm.checkpoint import WEIGHTS, write_checkpoint, write_weights
 from palaestra.agents.engines.vllm.engine import VLLMEngine
 from palaestra.agents.engines.vllm.local import LocalTransport
 from palaestra.agents.engines.vllm.options import VLLMOptions
@@ -46,7 +47,11 @@ class EnginePlayer(InProcessPlayer):
         self._stamp: tuple[tuple[int, int], ...] = ()
         """Of the weights that the engine has."""
         self._handed = False
-        """Somebody hands weights over while episodes are played."""
+        """Somebody hands weights over while episodes are played, and may change the learner's in between."""
+        self._handing = False
+        """At this moment: the learner's weights are those that the engine is given."""
+        self._kept: Mapping[str, Any] = {}
+        """The weights that were handed over last, where `exchange` does not have them."""
 
     @property
     def restarts(self) -> int:
@@ -59,9 +64,14 @@ class EnginePlayer(InProcessPlayer):
         Raises:
             TrainingError: engine and learner disagree.
         """
-        self._handed = True
         engine = await self._started()
-        await engine.update_weights(weights, version)
+        self._handed = self._handing = True
+        try:
+            await engine.update_weights(weights, version)
+        finally:
+            self._handing = False
+        if self.recipe.engine.transfer != "file":
+            self._kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights.items()}
         self._stamp = stamp(self.loaded.model)
 
     async def park(self, episodes: Collection[str]) -> None:
@@ -88,7 +98,11 @@ class EnginePlayer(InProcessPlayer):
             return engine
         present = stamp(self.loaded.model)
         if present != self._stamp or engine.weight_version != version:
-            await engine.update_weights(self.loaded.model.state_dict(), version)
+            self._handing = True
+            try:
+                await engine.update_weights(self.loaded.model.state_dict(), version)
+            finally:
+                self._handing = False
             self._stamp = present
         return engine
 
@@ -99,12 +113,21 @@ class EnginePlayer(InProcessPlayer):
         return self._engine
 
     async def _start(self, version: int) -> Engine:
-        """A fresh engine with the learner's present weights; a server that runs already is handed them."""
-        engine = await start_engine(self.recipe, self.loaded, Path(self._folder.name))
-        again = self._engine is not None  # else `_ready` hands them over, and compares
-        given = self.loaded.model.state_dict() if self.recipe.engine.url and again else {}
+        """A fresh engine with the weights that were handed over last, of which the learner may be changing its own now;
+        a server that runs already is handed them."""
+        probed, config, folder = self._engine, self.recipe.engine, Path(self._folder.name)
+        exchange, present = exchange_of(config, folder), not self._handed or self._handing
+        if self._kept and not present:
+            write_weights(exchange, self._kept)
+        engine = await start_engine(self.recipe, self.loaded, folder, present=present)
+        served = bool(config.url) and probed is not None  # else `_ready` hands them over
         try:
-            await engine.update_weights(given, version)
+            if served and not present:
+                await engine.reload(exchange, version)
+            else:
+                await engine.update_weights(self.loaded.model.state_dict() if served else {}, version)
+            if probed is not None and not self._handing:  # a hand-over compares by itself
+                await probed.check_again(engine)
         except BaseException:
             await engine.close()
             raise
@@ -116,28 +139,36 @@ def local_player(recipe: Recipe, loaded: LoadedModel) -> Player:
     return InProcessPlayer(recipe, loaded) if recipe.engine.kind == "torch" else EnginePlayer(recipe, loaded)
 
 
-async def start_engine(recipe: Recipe, loaded: LoadedModel, folder: Path) -> VLLMEngine:
+async def start_engine(recipe: Recipe, loaded: LoadedModel, folder: Path, *, present: bool = True) -> VLLMEngine:
     """Start vLLM with the model, as `recipe.engine` says.
 
     Args:
         recipe: its section `engine` names something else than `torch`.
         loaded: the model; its weights are not known to a server that runs already, before they are handed over.
         folder: takes what vLLM reads, and its log.
+        present: with the model's weights as they are now; else with those that were handed over last.
 
     Raises:
         EngineError: it does not start.
     """
     config = recipe.engine
-    exchange = Path(config.exchange).expanduser() if config.exchange else folder / "exchange"
-    options = options_of(recipe, loaded, folder / "model")
-    write_checkpoint(exchange, loaded)
-    if not config.url:
+    exchange, options = exchange_of(config, folder), options_of(recipe, loaded, folder / "model")
+    if present:
+        write_checkpoint(exchange, loaded)
+    if present and not config.url:
         write_checkpoint(options.folder, loaded)
+    elif not config.url:
+        shutil.copyfile(exchange / WEIGHTS, options.folder / WEIGHTS)
     transport = _transport(config, options, folder)
     sender = None
     if config.transfer != "file":
         sender = Sender(transport, config.transfer, loaded.model, workers=config.gpus)
     return await VLLMEngine(transport, exchange, exchange=exchange, sender=sender).start()
+
+
+def exchange_of(config: EngineConfig, folder: Path) -> Path:
+    """Where weights are handed over, and stay until the next hand-over; `folder` as in `start_engine`."""
+    return Path(config.exchange).expanduser() if config.exchange else folder / "exchange"
 
 
 def options_of(recipe: Recipe, loaded: LoadedModel, folder: Path) -> VLLMOptions:

@@ -25,6 +25,17 @@ TOKENS = 4
 """Tokens that each is continued by."""
 
 
+class Told(NamedTuple):
+    """What the learner says of a completion."""
+
+    request: Request
+    ids: Sequence[int]
+    logprobs: Tensor
+    """Nats, [len(ids)]."""
+    entropies: Tensor
+    """Nats, [len(ids)]."""
+
+
 class Parity(NamedTuple):
     """Largest differences between engine and learner, nats."""
 
@@ -44,9 +55,20 @@ async def check_parity(engine: Engine, model: nn.Module, *, tolerance: float) ->
     Raises:
         TrainingError: they disagree by more.
     """
+    return (await _probed(engine, model, tolerance))[0]
+
+
+async def _probed(engine: Engine, model: nn.Module, tolerance: float) -> tuple[Parity, list[Told]]:
+    """As `check_parity`; and what the learner says of what was sampled."""
     requests = probes(int(model.config.vocab_size), engine.context_length)  # type: ignore[union-attr, arg-type]
     completions = await asyncio.gather(*map(engine.generate, requests))
-    parity = measured(model, requests, completions)
+    told = _told(model, requests, completions)
+    parity = _compared(told, completions)
+    _refuse(parity, engine, tolerance)
+    return parity, told
+
+
+def _refuse(parity: Parity, engine: Engine, tolerance: float) -> None:
     if not max(parity) <= tolerance:
         raise TrainingError(
             f"engine and learner disagree on the same tokens under weights {engine.weight_version}: log-probs by "
@@ -54,7 +76,6 @@ async def check_parity(engine: Engine, model: nn.Module, *, tolerance: float) ->
             f"kept other weights than it was given. Nothing was learnt from it; use another engine.kind or "
             f"engine.transfer, or raise engine.parity if the difference is that of the precision"
         )
-    return parity
 
 
 def probes(vocabulary: int, context: int) -> list[Request]:
@@ -69,12 +90,7 @@ def probes(vocabulary: int, context: int) -> list[Request]:
 @torch.no_grad()
 def measured(model: nn.Module, requests: Sequence[Request], completions: Sequence[Completion]) -> Parity:
     """Largest differences over all tokens of requests without constraints."""
-    logprob = entropy = 0.0
-    for request, completion in zip(requests, completions, strict=True):
-        told_logprob, told_entropy = scores(model, request.prompt, completion.ids, request.sampling.temperature)
-        logprob = max(logprob, _apart(told_logprob, completion.logprobs))
-        entropy = max(entropy, _apart(told_entropy, completion.entropies)) if completion.entropies else entropy
-    return Parity(logprob, entropy)
+    return _compared(_told(model, requests, completions), completions)
 
 
 @torch.no_grad()
@@ -89,6 +105,26 @@ def scores(
     logp = logits.log_softmax(-1)
     chosen = logp.gather(1, row[0, len(prompt) :, None])[:, 0]
     return chosen.cpu(), torch.special.entr(logp.exp()).sum(-1).cpu()
+
+
+def _told(model: nn.Module, requests: Sequence[Request], completions: Sequence[Completion]) -> list[Told]:
+    return [
+        Told(request, completion.ids, *scores(model, request.prompt, completion.ids, request.sampling.temperature))
+        for request, completion in zip(requests, completions, strict=True)
+    ]
+
+
+def _compared(told: Sequence[Told], completions: Sequence[Completion]) -> Parity:
+    """Largest differences over the tokens up to the first one that is another."""
+    logprob = entropy = 0.0
+    for (_, ids, logprobs, entropies), completion in zip(told, completions, strict=True):
+        same = next(
+            (k for k, pair in enumerate(zip(ids, completion.ids, strict=False)) if pair[0] != pair[1]), len(ids)
+        )
+        logprob = max(logprob, _apart(logprobs[:same], completion.logprobs[:same]))
+        if completion.entropies:
+            entropy = max(entropy, _apart(entropies[: same + 1], completion.entropies[: same + 1]))
+    return Parity(logprob, entropy)
 
 
 def _apart(one: Tensor, other: Sequence[float]) -> float:
@@ -109,6 +145,8 @@ class ProbedEngine:
         self.engine, self._model, self._tolerance = engine, model, tolerance
         self.parity: Parity | None = None
         """As last measured."""
+        self._told: list[Told] = []
+        """After the last hand-over; the learner has gone on since."""
 
     @property
     def weight_version(self) -> int:
@@ -131,7 +169,17 @@ class ProbedEngine:
             TrainingError: engine and learner disagree.
         """
         await self.engine.update_weights(weights, version)
-        self.parity = await check_parity(self.engine, self._model, tolerance=self._tolerance)
+        self.parity, self._told = await _probed(self.engine, self._model, self._tolerance)
+
+    async def check_again(self, engine: Engine) -> None:
+        """Compare an engine that was started in place of the other with what the learner said at the last hand-over:
+        from the same weights and seeds it samples the same.
+
+        Raises:
+            TrainingError: it has other weights.
+        """
+        completions = await asyncio.gather(*(engine.generate(each.request) for each in self._told))
+        _refuse(_compared(self._told, completions), engine, self._tolerance)
 
     async def release(self, session: str) -> None:
         """Forget a conversation."""

@@ -1,5 +1,6 @@
 """The player with an engine of its own: when it is handed weights, and what it starts again from."""
 
+import asyncio
 import copy
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,13 +11,51 @@ import torch
 from support.levers import levers_recipe
 from support.runs import prepared
 
+from palaestra.agents.engines.base import Request, SamplingParams
 from palaestra.agents.engines.torch_engine import TorchEngine
-from palaestra.agents.models import LoadedModel
+from palaestra.agents.engines.vllm.checkpoint import write_weights
+from palaestra.agents.engines.vllm.options import VLLMOptions
+from palaestra.agents.models import LoadedModel, load_model
 from palaestra.config import Recipe
+from palaestra.errors import TrainingError
 from palaestra.training import engine_player
 from palaestra.training.run import train
 
 PLAIN = ["engine.kind=vllm", "evaluation.test_episodes=0", "evaluation.every=0"]
+
+
+class Served:
+    """Stands for vLLM: what it loaded when it was started."""
+
+    def __init__(self, options: VLLMOptions, served: list[Any]) -> None:
+        self.options, self.context_length = options, options.context_length
+        served.append(self)
+
+    async def start(self) -> None:
+        self.model = load_model(self.options.folder).model
+        self.engine = TorchEngine(self.model)
+
+    async def close(self) -> None:
+        await self.engine.close()
+
+
+class Reading:
+    """Stands for `VLLMEngine`."""
+
+    def __init__(self, transport: Served, folder: Path, *, exchange: Path, sender: None) -> None:
+        self.transport, self.exchange = transport, exchange
+
+    async def start(self) -> "Reading":
+        await self.transport.start()
+        return self
+
+    async def update_weights(self, weights: Mapping[str, Any], version: int) -> None:
+        if weights:
+            write_weights(self.exchange, weights)
+        await self.transport.engine.update_weights(dict(weights), version)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport.engine, name)
 
 
 class Apart(TorchEngine):
@@ -39,7 +78,7 @@ def fingerprint(weights: Mapping[str, torch.Tensor]) -> bytes:
 def test_every_update_is_handed_over_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Apart] = []
 
-    async def start(recipe: Recipe, loaded: LoadedModel, *more: Any) -> Apart:
+    async def start(recipe: Recipe, loaded: LoadedModel, folder: Path, **more: Any) -> Apart:
         started.append(Apart(loaded))
         return started[-1]
 
@@ -49,3 +88,35 @@ def test_every_update_is_handed_over_once(tmp_path: Path, monkeypatch: pytest.Mo
     (engine,) = started
     assert [version for version, _ in engine.handed] == [0, 1, 2]
     assert len({weights for _, weights in engine.handed}) == 3
+
+
+def test_it_starts_again_from_the_last_hand_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an update changes the learner's weights; and an engine with others is found out."""
+    served: list[Served] = []
+    monkeypatch.setattr(engine_player, "_transport", lambda config, options, folder: Served(options, served))
+    monkeypatch.setattr(engine_player, "VLLMEngine", Reading)
+    recipe = levers_recipe(prepared(tmp_path), *PLAIN, "trainer.mode=async", "trainer.restarts=1")
+    loaded = load_model(tmp_path / "base")
+    request = Request(prompt=[5, 6, 7], sampling=SamplingParams(max_tokens=4))
+
+    async def go() -> None:
+        player = engine_player.EnginePlayer(recipe, loaded)
+        await player.update_weights(loaded.model.state_dict(), 3)
+        handed, agent = fingerprint(loaded.model.state_dict()), player._supervised
+        before = await agent.generate(request)
+        with torch.no_grad():
+            loaded.model.model.norm.weight.mul_(1.5)  # the update goes on meanwhile
+        await served[-1].close()
+        assert await agent.generate(request) == before
+        assert player.restarts == 1
+        assert fingerprint(served[-1].model.state_dict()) == handed
+        exchange = Path(player._folder.name) / "exchange"
+        write_weights(exchange, loaded.model.state_dict())
+        await served[-1].close()
+        with pytest.raises(TrainingError, match="under weights 3"):
+            await agent.generate(request)
+        await player.update_weights(loaded.model.state_dict(), 4)
+        assert fingerprint(served[-1].model.state_dict()) == fingerprint(loaded.model.state_dict())
+        await player.close()
+
+    asyncio.run(go())
