@@ -163,7 +163,7 @@ def read_refusal(body: bytes) -> Refusal:
     try:
         return msgspec.json.decode(body[: 1 << 16], type=Refusal)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return Refusal(message=body[:1000].decode("utf-8", "replace"))
+        return Refusal(message=body[: 1 << 16].decode("utf-8", "replace"))
 
 
 def marked_ids(tokens: Sequence[str]) -> list[int] | None:

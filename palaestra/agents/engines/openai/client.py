@@ -151,7 +151,7 @@ class Client:
 
     def _refusal(self, answer: Answer) -> _Refused:
         told, address = read_refusal(answer.body), self.address
-        text = self.hide(shown(told.text)) or "without a reason"
+        text = shown(self.hide(told.text)) or "without a reason"
         if answer.status in (400, 413, 422) and _FULL.search(f"{told.text[:2000]} {told.code}"):
             return _Refused(ContextFullError(f"{address.host} says that the prompt is too long: {text}"), False, None)
         if answer.status in MALFORMED:

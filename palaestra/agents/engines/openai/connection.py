@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import msgspec
 
@@ -52,7 +54,12 @@ class Connection:
         http = self._opened()
         try:
             async with http.request(
-                method, f"{self._address.url}/{path}", data=body, headers=self._key.headers, allow_redirects=False
+                method,
+                f"{self._address.url}/{path}",
+                data=body,
+                headers=self._key.headers,
+                allow_redirects=False,
+                proxy=self._proxy(),
             ) as response:
                 self._check(response)
                 return Answer(response.status, response.headers, await self._read(response))
@@ -79,14 +86,20 @@ class Connection:
                 headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,  # a kilobyte may become a gigabyte
-                trust_env=not self._address.is_local,
+                trust_env=False,  # it would send the login that ~/.netrc has for the host
             )
         return self._http
+
+    def _proxy(self) -> str | None:
+        """The environment's, for hosts that it does not except."""
+        if self._address.is_local or proxy_bypass(self._address.host):
+            return None
+        return getproxies().get(urlsplit(self._address.url).scheme)
 
     def _check(self, response: aiohttp.ClientResponse) -> None:
         host = self._address.host
         if 300 <= response.status < 400:
-            where = self._key.hide(shown(response.headers.get("Location", "")))
+            where = shown(self._key.hide(response.headers.get("Location", "")))
             told = f"sends us to {where or 'nowhere'}, and keys are not carried around: name that address"
             raise EngineError(f"{host} {told}")
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -106,7 +119,7 @@ class Connection:
         text = (cause.strerror if isinstance(cause, OSError) else None) or str(cause)
         if isinstance(cause, ConnectionError) and cause.errno:
             text = os.strerror(cause.errno).lower()  # asyncio tells the address again instead
-        return self._key.hide(shown(text) or type(error).__name__)
+        return shown(self._key.hide(text)) or type(error).__name__
 
 
 def shown(text: str, longest: int = 300) -> str:
