@@ -4,28 +4,45 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
+
+from palaestra.envs.isolation.interpreters import package_folder
 
 SERVER = """
-import subprocess, sys, time
-from palaestra.agents.engines.vllm.leash import wear
-worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], stdin=subprocess.DEVNULL)
-wear()
-print(worker.pid, flush=True)
-time.sleep(60)
+import multiprocessing, sys, time
+
+def work():
+    time.sleep(60)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    worker = context.Process(target=work)
+    worker.start()
+    print(*sys.argv[1:], worker.pid, flush=True)
+    time.sleep(60)  # the model loads
 """
-HOLDER = f"""
+HOLDER = """
 import os, subprocess, sys
 theirs, ours = os.pipe()
-subprocess.Popen([sys.executable, "-c", {SERVER!r}], stdin=theirs, start_new_session=True)
+command = [sys.executable, "-m", "palaestra.agents.engines.vllm.launch", "--model"]
+subprocess.Popen(command, stdin=theirs, start_new_session=True)
 sys.stdin.read()
 """
 
 
-def test_kill_9_of_the_holder_ends_the_server_and_its_workers() -> None:
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def test_kill_9_of_the_holder_ends_a_server_that_still_loads_and_its_workers(tmp_path: Path) -> None:
+    folder = tmp_path / "vllm" / "entrypoints" / "openai"
+    folder.mkdir(parents=True)
+    (folder / "api_server.py").write_text(SERVER)
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), package_folder()])}
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ
+    )
     assert holder.stdout is not None
-    worker = int(holder.stdout.readline())
-    os.kill(worker, 0)
+    option, told = holder.stdout.readline().split()
+    assert option == b"--model"
+    worker = int(told)
+    assert running(worker)
     holder.send_signal(signal.SIGKILL)
     holder.communicate(timeout=30)  # ends once the server has closed its output, as well
     assert not running(worker)

@@ -10,13 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from aiohttp import web
+from support.endpoints import Asked, endpoint
 
+from palaestra.agents.engines.vllm import served as served_module
+from palaestra.agents.engines.vllm import server as server_module
 from palaestra.agents.engines.vllm.checkpoint import EMBEDDING, HEAD, check_weights, shapes, write_weights
 from palaestra.agents.engines.vllm.door import KEY, Door
 from palaestra.agents.engines.vllm.options import VLLMOptions
 from palaestra.agents.engines.vllm.sender import Sender
 from palaestra.agents.engines.vllm.served import ServedTransport
 from palaestra.agents.engines.vllm.server import VLLMServer, flags
+from palaestra.envs.isolation.interpreters import package_folder
 from palaestra.errors import CheckpointError, ConfigError, EngineError
 
 
@@ -64,7 +69,55 @@ def test_the_key_is_on_no_command_line(tmp_path: Path) -> None:
     server = VLLMServer(VLLMOptions(folder=tmp_path), tmp_path / "log")
     assert server.key not in " ".join(server.command())
     assert server.key not in repr(server)
-    assert server._environ()[KEY] == server.key
+    assert server._environ({})[KEY] == server.key
+
+
+def test_a_key_of_the_users_does_not_lock_us_out(tmp_path: Path) -> None:
+    server = VLLMServer(VLLMOptions(folder=tmp_path), tmp_path / "log")
+    assert server._environ({"VLLM_API_KEY": "other"})["VLLM_API_KEY"] == server.key
+
+
+def test_packages_of_the_users_do_not_reach_the_interpreter_that_we_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/mine")
+    monkeypatch.setattr(server_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(server_module, "python_of", lambda name: f"/built/{name}/python")
+    server = VLLMServer(VLLMOptions(folder=tmp_path), tmp_path / "log")
+    python, base = server._interpreter()
+    environ = server._environ(base)
+    assert python == "/built/vllm/python"
+    assert (environ["PYTHONPATH"], environ["PYTHONNOUSERSITE"]) == (package_folder(), "1")
+    server.python = "/other/python"
+    python, base = server._interpreter()
+    assert (python, base["PYTHONPATH"]) == ("/other/python", os.pathsep.join([package_folder(), "/mine"]))
+
+
+@pytest.mark.parametrize("body", ["{}", '{"data": []}', '{"data": [{"id": "m"}]}', "hello"])
+def test_a_server_of_another_kind(body: str) -> None:
+    async def handler(asked: Asked) -> web.StreamResponse:
+        kind = "text/plain" if body == "hello" else "application/json"
+        return web.Response(text="" if asked.path == "/health" else body, content_type=kind)
+
+    async def go(url: str) -> None:
+        transport = ServedTransport(url)
+        with pytest.raises(EngineError, match="does not answer as vLLM does"):
+            await transport.start()
+        assert transport._http.closed
+
+    with endpoint(handler) as served:
+        asyncio.run(go(served.url.removesuffix("/v1")))
+
+
+def test_a_server_that_keeps_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served_module, "HEALTH_SECONDS", 0.2)
+
+    async def handler(asked: Asked) -> web.StreamResponse:
+        await asyncio.sleep(20)
+        return web.Response()
+
+    with endpoint(handler) as served, pytest.raises(EngineError, match="there is no vLLM server at"):
+        asyncio.run(ServedTransport(served.url.removesuffix("/v1")).start())
 
 
 def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:

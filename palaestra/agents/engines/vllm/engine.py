@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,12 @@ class VLLMEngine:
         Raises:
             EngineError: it does not start.
         """
-        await self._transport.start()
-        await self._transport.label("0")
+        try:
+            await self._transport.start()
+            await self._transport.label("0")
+        except BaseException:
+            await asyncio.shield(self._transport.close())
+            raise
         return self
 
     @property
@@ -94,17 +98,15 @@ class VLLMEngine:
             CheckpointError: A name or a shape does not fit; nothing was changed.
             EngineError: The weights cannot be handed over; after a part of them the engine refuses to go on.
         """
-        self._check()
-        async with self._syncing:
+        async with self._turn():
             if weights:
                 check_weights(self._folder, weights)
             if weights and self._sender is None:
                 await asyncio.to_thread(write_weights, self._place(), weights)
             async with self._paused():
-                if weights:
-                    await self._reload()
-                self._adapter = None if weights else self._adapter
-                await self._rename(version)
+                await (self._reload(version) if weights else self._rename(version))
+            if weights:
+                await self._use(None)
 
     async def reload(self, folder: Path, version: int) -> None:
         """As `update_weights`, with the safetensors files of a folder that vLLM's workers see.
@@ -112,11 +114,10 @@ class VLLMEngine:
         Raises:
             EngineError: as there.
         """
-        self._check()
-        async with self._syncing, self._paused():
-            await self._reload(folder)
-            self._adapter = None
-            await self._rename(version)
+        async with self._turn():
+            async with self._paused():
+                await self._reload(version, folder)
+            await self._use(None)
 
     async def update_adapter(self, folder: Path, version: int) -> None:
         """Sample with a LoRA adapter from now on. Completions under way go on with the one that they began with.
@@ -128,14 +129,12 @@ class VLLMEngine:
         Raises:
             EngineError: vLLM does not take it.
         """
-        self._check()
-        async with self._syncing:
+        async with self._turn():
             self._numbers += 1
             adapter = Adapter(f"palaestra@{version}", self._numbers, folder)
             await self._transport.add_adapter(adapter)
-            before, self._adapter = self._adapter, adapter
             self._version = version
-            await self._retire(before)
+            await self._use(adapter)
 
     async def release(self, session: str) -> None:
         """Nothing: vLLM gives up what was not used for longest when it needs the room."""
@@ -161,14 +160,15 @@ class VLLMEngine:
             return await task
         except asyncio.CancelledError:
             task.cancel()
-            if self._closed:
-                raise EngineError("the engine was closed") from None
+            ours = asyncio.current_task()
+            if (self._broken or self._closed) and not (ours and ours.cancelling()):
+                raise EngineError(self._broken or "the engine was closed") from None
             raise
         finally:
             self._work.discard(task)
 
     async def _complete(self, request: Request, limit: int) -> Completion:
-        async with self._syncing:  # who comes during a hand-over waits for its end
+        async with self._turn():  # who comes during a hand-over waits for its end
             version, adapter, salt = self._version, self._adapter, f"{self._version}.{self._syncs}"
         key = uuid.uuid4().hex
         params = parameters(request, key, limit)
@@ -176,8 +176,11 @@ class VLLMEngine:
             async with self._used(adapter):
                 raw = await self._transport.sample(list(request.prompt), params, salt=salt, adapter=adapter)
         except asyncio.CancelledError:
-            await asyncio.shield(self._forget(key))
+            with suppress(EngineError):  # or it would take the place of the cancellation
+                await asyncio.shield(self._forget(key))
             raise
+        if self._broken:
+            raise EngineError(self._broken)
         if raw.finish not in ("stop", "length"):
             raise EngineError(f"vLLM gave a completion up: {raw.finish}")
         measured = await self._measured.take(key, len(raw.ids))
@@ -188,22 +191,42 @@ class VLLMEngine:
             await self._transport.call("palaestra_forget", key)
 
     @asynccontextmanager
-    async def _paused(self) -> AsyncIterator[None]:
-        await self._transport.pause()
-        try:
+    async def _turn(self) -> AsyncIterator[None]:
+        async with self._syncing:
+            self._check()
             yield
-        finally:
-            await self._transport.resume()
 
-    async def _reload(self, folder: Path | None = None) -> None:
+    @asynccontextmanager
+    async def _paused(self) -> AsyncIterator[None]:
+        """What breaks the engine leaves it paused: nothing is sampled from half of new weights."""
+        try:
+            await self._transport.pause()
+            yield
+        except BaseException:
+            if not self._broken:
+                with suppress(EngineError):  # the first error says more
+                    await asyncio.shield(self._transport.resume())
+            raise
+        await asyncio.shield(self._transport.resume())
+
+    async def _reload(self, version: int, folder: Path | None = None) -> None:
         try:
             if self._sender is not None and folder is None:
                 await self._sender.send()
             else:
                 await self._transport.call("palaestra_reload", str(folder or self._place()))
+            await self._rename(version)
+        except asyncio.CancelledError:
+            self._break("cancelled")
+            raise
         except EngineError as error:
-            self._broken = f"vLLM may have loaded half of new weights, and is not used any more: {error}"
+            self._break(str(error))
             raise EngineError(self._broken) from error
+
+    def _break(self, why: str) -> None:
+        self._broken = f"vLLM may have loaded half of new weights, and is not used any more: {why}"
+        for task in list(self._work):
+            task.cancel()
 
     async def _rename(self, version: int) -> None:
         await self._transport.label(str(version))
@@ -229,11 +252,16 @@ class VLLMEngine:
             self._users[adapter] -= 1
             await self._retire(adapter)
 
+    async def _use(self, adapter: Adapter | None) -> None:
+        before, self._adapter = self._adapter, adapter
+        await self._retire(before)
+
     async def _retire(self, adapter: Adapter | None) -> None:
-        """Let vLLM forget an adapter that nobody uses any more."""
+        """Let vLLM forget an adapter that nobody uses any more; one that stays takes room, no more."""
         if adapter is not None and adapter != self._adapter and not self._users[adapter] and not self._closed:
             del self._users[adapter]
-            await self._transport.remove_adapter(adapter)
+            with suppress(EngineError):
+                await self._transport.remove_adapter(adapter)
 
 
 def _without_spans(raw: Raw) -> Raw:

@@ -10,9 +10,6 @@ import signal
 import threading
 from contextlib import suppress
 
-LEASH = "PALAESTRA_VLLM_LEASH"
-"""Environment variable of a server whose standard input is one."""
-
 
 def wear() -> None:
     """In the server, which leads a process group of its own: end the group once the leash is let go."""

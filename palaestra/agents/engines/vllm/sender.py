@@ -7,12 +7,12 @@ No GPU was at hand when this was written: it is typed and its refusals are teste
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
+from palaestra.agents.engines.vllm.server import HOST, free_port
 from palaestra.agents.engines.vllm.transport import Transport
 from palaestra.errors import ConfigError, EngineError, require
 
@@ -75,10 +75,7 @@ class Sender:
             return IPCTrainerInitInfo(rank=0)
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        return NCCLTrainerInitInfo(master_address="127.0.0.1", master_port=port, world_size=1 + self._workers, rank=0)
+        return NCCLTrainerInitInfo(master_address=HOST, master_port=free_port(), world_size=1 + self._workers, rank=0)
 
 
 class _Client:

@@ -14,6 +14,8 @@ from palaestra.errors import EngineError, require
 START_SECONDS = 600.0
 """How long a server may take until it serves: large models load for minutes."""
 POLL_SECONDS = 0.25
+HEALTH_SECONDS = 10.0
+"""How long a server may take to say whether it serves."""
 
 
 class ServedTransport:
@@ -46,11 +48,10 @@ class ServedTransport:
         self._http = aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector)
         try:
             await self._wait()
-            card = (await self._get("/v1/models"))["data"][0]
+            self._model, self.context_length = _card(await self._get("/v1/models"), self._url)
         except BaseException:
             await self.close()
             raise
-        self._model, self.context_length = card["id"], int(card["max_model_len"])
 
     async def sample(self, prompt: list[int], params: Mapping[str, Any], *, salt: str, adapter: Adapter | None) -> Raw:
         """As `Transport.sample`."""
@@ -113,17 +114,18 @@ class ServedTransport:
         """Until it serves; a server of ours that ended meanwhile never will."""
         import aiohttp
 
+        timeout = aiohttp.ClientTimeout(total=HEALTH_SECONDS)
         deadline = time.monotonic() + START_SECONDS
         while True:
             if self._server is not None and self._server.ended is not None:
                 raise EngineError(f"vLLM does not start: {self._server.last_words()}; its log is {self._server.log}")
             try:
-                async with self._http.get(f"{self._url}/health") as answer:
+                async with self._http.get(f"{self._url}/health", timeout=timeout) as answer:
                     if answer.status == 200:
                         return
                     problem = f"it answers {answer.status}"
             except (aiohttp.ClientError, TimeoutError) as error:
-                problem = str(error)
+                problem = str(error) or "it does not answer"
             if self._server is None or time.monotonic() > deadline:
                 raise EngineError(f"there is no vLLM server at {self._url}: {problem}")
             await asyncio.sleep(POLL_SECONDS)
@@ -147,6 +149,15 @@ class ServedTransport:
             gone = self._server is not None and self._server.ended is not None
             more = f"; it ended: {self._server.last_words()}" if gone and self._server is not None else ""
             raise EngineError(f"vLLM at {self._url} does not answer: {error or type(error).__name__}{more}") from error
+
+
+def _card(told: Any, url: str) -> tuple[str, int]:
+    """Name and context length of the first model."""
+    try:
+        card = told["data"][0]
+        return str(card["id"]), int(card["max_model_len"])
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise EngineError(f"the server at {url} does not answer as vLLM does") from error
 
 
 def _reason(text: str) -> str:

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from palaestra.agents.engines.vllm.door import KEY
-from palaestra.agents.engines.vllm.leash import LEASH
 from palaestra.agents.engines.vllm.options import VLLMOptions
 from palaestra.envs.isolation.interpreters import package_folder
-from palaestra.envs.isolation.named import python_of
+from palaestra.envs.isolation.named import environ_of, python_of
 from palaestra.errors import EngineError
 
 HOST = "127.0.0.1"
@@ -64,8 +63,8 @@ class VLLMServer:
             EngineError: there is no vLLM.
             EnvError: as is the interpreter that would have it.
         """
-        python = self.python or (sys.executable if find_spec("vllm") else python_of("vllm"))
-        self.port = _free_port()
+        python, environ = self._interpreter()
+        self.port = free_port()
         theirs, self._leash = os.pipe()
         with self.log.open("ab") as log:
             try:
@@ -75,7 +74,7 @@ class VLLMServer:
                     stdin=theirs,
                     stdout=log,
                     stderr=log,
-                    env=self._environ(),
+                    env=self._environ(environ),
                     start_new_session=True,
                 )
             except OSError as error:
@@ -87,8 +86,7 @@ class VLLMServer:
     def command(self) -> list[str]:
         """Arguments of the interpreter."""
         arguments = dict(self.options.arguments())
-        # What `vllm serve` calls; that command itself wants a package named vllm, which a build named otherwise lacks.
-        command = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(arguments.pop("model"))]
+        command = ["-m", "palaestra.agents.engines.vllm.launch", "--model", str(arguments.pop("model"))]
         command += ["--host", HOST, "--port", str(self.port), "--served-model-name", self.name]
         command += ["--enable-scale-out", "--middleware", "palaestra.agents.engines.vllm.door.Door"]
         command += ["--disable-uvicorn-access-log", "--disable-log-stats"]
@@ -121,17 +119,21 @@ class VLLMServer:
         if leash >= 0:
             os.close(leash)
 
-    def _environ(self) -> dict[str, str]:
+    def _interpreter(self) -> tuple[str, dict[str, str]]:
+        """Its path, and the environment variables with which it finds our package."""
+        if not self.python and not find_spec("vllm"):
+            return python_of("vllm"), environ_of("vllm")
         path = os.pathsep.join(filter(None, [package_folder(), os.environ.get("PYTHONPATH", "")]))
+        return self.python or sys.executable, {**os.environ, "PYTHONPATH": path}
+
+    def _environ(self, base: Mapping[str, str]) -> dict[str, str]:
         own = {
             "VLLM_SERVER_DEV_MODE": "1",  # the endpoints for new weights; the door guards them
             "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
             "VLLM_LOGGING_LEVEL": "WARNING",
-            "PYTHONPATH": path,
-            KEY: self.key,
-            LEASH: "1",
         }
-        return {**self.options.environ(), **own, **os.environ, KEY: self.key, "PYTHONPATH": path}
+        # vLLM asks for a key of its own where the user has set one; ours is then the right one, too.
+        return {**self.options.environ(), **own, **base, KEY: self.key, "VLLM_API_KEY": self.key}
 
 
 def flags(arguments: Mapping[str, Any]) -> list[str]:
@@ -150,7 +152,8 @@ def flags(arguments: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on now."""
     with socket.socket() as free:
         free.bind((HOST, 0))
         port: int = free.getsockname()[1]

@@ -1,0 +1,207 @@
+"""The engine over a transport that is scripted: what it does where vLLM fails, or somebody gives up."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from palaestra.agents.engines.base import Completion, Request, SamplingParams
+from palaestra.agents.engines.supervised import SupervisedEngine
+from palaestra.agents.engines.vllm.engine import VLLMEngine
+from palaestra.agents.engines.vllm.transport import Adapter, Raw
+from palaestra.errors import EngineError
+
+
+class FakeTransport:
+    """Notes what it is asked. A call that `hooks` names waits for that first; completions wait until `go`."""
+
+    context_length = 64
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.hooks: dict[str, Callable[[], Awaitable[None]]] = {}
+        self.go = asyncio.Event()
+
+    async def _did(self, name: str) -> None:
+        self.log.append(name)
+        if name in self.hooks:
+            await self.hooks[name]()
+
+    async def start(self) -> None:
+        await self._did("start")
+
+    async def sample(self, prompt: list[int], params: Mapping[str, Any], *, salt: str, adapter: Adapter | None) -> Raw:
+        await self._did("sample")
+        await self.go.wait()
+        return Raw(ids=[7], logprobs=[-1.0], finish="stop")
+
+    async def call(self, method: str, *arguments: str) -> list[Any]:
+        await self._did(method)
+        return [{"rows": {}, "failure": ""}]
+
+    async def pause(self) -> None:
+        await self._did("pause")
+        await self._did("reset")
+
+    async def resume(self) -> None:
+        await self._did("resume")
+
+    async def label(self, label: str) -> None:
+        await self._did(f"label {label}")
+
+    async def transfer(self, step: str, body: Mapping[str, Any]) -> None:
+        await self._did(step)
+
+    async def add_adapter(self, adapter: Adapter) -> None:
+        await self._did(f"add {adapter.name}")
+
+    async def remove_adapter(self, adapter: Adapter) -> None:
+        await self._did(f"remove {adapter.name}")
+
+    async def close(self) -> None:
+        await self._did("close")
+
+
+ASKED = Request(prompt=[1, 2], sampling=SamplingParams(max_tokens=4, stop_ids=(7,)))
+FOLDER = Path("weights")
+Script = Callable[[VLLMEngine, FakeTransport], Coroutine[Any, Any, None]]
+
+
+def run(script: Script) -> FakeTransport:
+    """Play the script with an engine that has started; its transport."""
+
+    async def go() -> FakeTransport:
+        transport = FakeTransport()
+        engine = await VLLMEngine(transport, FOLDER).start()
+        await asyncio.wait_for(script(engine, transport), 20)
+        return transport
+
+    return asyncio.run(go())
+
+
+async def fail() -> None:
+    raise EngineError("it died")
+
+
+async def for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+async def until(transport: FakeTransport, name: str) -> None:
+    while name not in transport.log:
+        await asyncio.sleep(0)
+
+
+async def sampling(engine: Any, transport: FakeTransport) -> asyncio.Task[Completion]:
+    task = asyncio.create_task(engine.generate(ASKED))
+    await until(transport, "sample")
+    return task
+
+
+async def cancelled(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_a_cancelled_completion_is_cancelled_whatever_vllm_says() -> None:
+    async def script(engine: VLLMEngine, transport: FakeTransport) -> None:
+        transport.hooks = {"palaestra_forget": fail, "remove palaestra@1": fail}
+
+        async def start(version: int) -> VLLMEngine:
+            return engine
+
+        supervised = SupervisedEngine(start)
+        await supervised.open(0)
+        await engine.update_adapter(FOLDER, 1)
+        task = await sampling(supervised, transport)
+        await engine.update_adapter(FOLDER, 2)
+        await cancelled(task)
+        assert supervised.restarted == 0
+
+    assert run(script).log.count("sample") == 1
+
+
+@pytest.mark.parametrize("failing", ["start", "label 0"])
+def test_a_start_that_fails_leaves_nothing_open(failing: str) -> None:
+    async def go() -> list[str]:
+        transport = FakeTransport()
+        transport.hooks[failing] = fail
+        with pytest.raises(EngineError, match="it died"):
+            await VLLMEngine(transport, FOLDER).start()
+        return transport.log
+
+    assert asyncio.run(go())[-1] == "close"
+
+
+@pytest.mark.parametrize("failing", ["palaestra_reload", "label 1"])
+def test_half_of_new_weights_samples_nothing(failing: str) -> None:
+    async def script(engine: VLLMEngine, transport: FakeTransport) -> None:
+        transport.hooks[failing] = fail
+        task = await sampling(engine, transport)
+        with pytest.raises(EngineError, match="half of new weights"):
+            await engine.reload(FOLDER, 1)
+        transport.go.set()
+        with pytest.raises(EngineError, match="half of new weights"):
+            await task
+        with pytest.raises(EngineError, match="half of new weights"):
+            await engine.generate(ASKED)
+
+    assert "resume" not in run(script).log
+
+
+def test_who_waited_for_weights_that_failed_is_told() -> None:
+    async def script(engine: VLLMEngine, transport: FakeTransport) -> None:
+        arrived = asyncio.Event()
+
+        async def later() -> None:
+            await arrived.wait()
+            raise EngineError("it died")
+
+        transport.hooks["palaestra_reload"] = later
+        reload = asyncio.create_task(engine.reload(FOLDER, 1))
+        await until(transport, "palaestra_reload")
+        task = asyncio.create_task(engine.generate(ASKED))
+        await asyncio.sleep(0)
+        arrived.set()
+        for each in (reload, task):
+            with pytest.raises(EngineError, match="half of new weights"):
+                await each
+
+    assert "sample" not in run(script).log
+
+
+def test_a_hand_over_cancelled_half_way_breaks_the_engine() -> None:
+    async def script(engine: VLLMEngine, transport: FakeTransport) -> None:
+        transport.hooks["palaestra_reload"] = for_ever
+        reload = asyncio.create_task(engine.reload(FOLDER, 1))
+        await until(transport, "palaestra_reload")
+        await cancelled(reload)
+        with pytest.raises(EngineError, match="cancelled"):
+            await engine.generate(ASKED)
+
+    run(script)
+
+
+def test_a_hand_over_cancelled_while_it_pauses_resumes() -> None:
+    async def script(engine: VLLMEngine, transport: FakeTransport) -> None:
+        transport.hooks["reset"] = for_ever
+        update = asyncio.create_task(engine.update_weights({}, 1))
+        await until(transport, "reset")
+        await cancelled(update)
+        transport.go.set()
+        assert (await engine.generate(ASKED)).ids == [7]
+
+    assert run(script).log[3:5] == ["reset", "resume"]
+
+
+def test_an_adapter_that_new_weights_replace_is_unloaded() -> None:
+    async def script(engine: VLLMEngine, transport: FakeTransport) -> None:
+        await engine.update_adapter(FOLDER, 1)
+        await engine.update_weights({}, 2)  # a new version of the same
+        assert "remove palaestra@1" not in transport.log
+        await engine.reload(FOLDER, 3)
+
+    assert run(script).log[-2:] == ["resume", "remove palaestra@1"]
