@@ -33,6 +33,10 @@ TOGETHER_SECONDS = 20.0
 """How long the other ranks may take to find out that one was lost."""
 
 
+class Interrupted(TrainingError):
+    """Training was interrupted before there was anything to keep."""
+
+
 @dataclass(frozen=True, slots=True)
 class Errand:
     """What every rank is asked to do."""
@@ -83,6 +87,8 @@ class Rank:
                     progress=sender if first else None,
                     open_player=partial(open_player, imports=errand.imports) if first else InProcessPlayer,
                 )
+        except KeyboardInterrupt:  # while the model was still being loaded; Ray has a meaning of its own for it
+            raise Interrupted("interrupted before training began") from None
         except PalaestraError as error:  # some classes cannot be sent
             raise TrainingError(str(error)) from None
 
@@ -147,14 +153,30 @@ def _watched(running: Sequence[Any], mailbox: Any, progress: Progress | None) ->
             while not _over(running):
                 _tell(mailbox, progress)
         except KeyboardInterrupt:
-            ray.get(mailbox.stop.remote())
-            while not _over(running):
-                _tell(mailbox, progress)
+            _stop(running, mailbox, progress)
     except RayTaskError as error:
         raise error.cause if isinstance(error.cause, PalaestraError) else error from None
     _tell(mailbox, progress)
     result: RunResult = ray.get(running[0])
     return result
+
+
+def _stop(running: Sequence[Any], mailbox: Any, progress: Progress | None) -> None:
+    """Ask for an end, and wait for it.
+
+    Raises:
+        KeyboardInterrupt: the learner was lost on the way, which is no reason to begin again; or had not begun.
+    """
+    try:
+        ray.get(mailbox.stop.remote())
+        while not _over(running):
+            _tell(mailbox, progress)
+    except RayTaskError as error:
+        if isinstance(error.cause, Interrupted):
+            raise KeyboardInterrupt from None
+        raise
+    except RayError:
+        raise KeyboardInterrupt from None
 
 
 def _over(running: Sequence[Any]) -> bool:
