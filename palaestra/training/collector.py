@@ -46,6 +46,9 @@ class Collector(Protocol):
     async def update(self, work: Callable[[], T]) -> T:
         """Let the learner do its `work`. Either it is not begun, or it is done when this ends, however it ends."""
 
+    async def save(self, work: Callable[[], None]) -> None:
+        """Let a checkpoint be written: `work`, while the learner rests; done when this ends, however it ends."""
+
     async def hand_over(self, version: int) -> None:
         """The learner's weights are those of `version` now."""
 

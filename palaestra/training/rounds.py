@@ -39,6 +39,10 @@ class Rounds:
         """At once."""
         return work()
 
+    async def save(self, work: Callable[[], None]) -> None:
+        """At once."""
+        work()
+
     async def hand_over(self, version: int) -> None:
         """Player and learner share the model."""
 

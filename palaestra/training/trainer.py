@@ -98,7 +98,7 @@ class Trainer:
         """
         try:
             stopped = await self._stopped()
-            self.save()
+            await self.save()
             return stopped
         finally:
             await self.collector.close()
@@ -121,7 +121,7 @@ class Trainer:
                 await supplier.fetch(played.trajectories, moment)
             await self._learn(played, moment, began)
             if self.counters.iteration % self.recipe.checkpoint.every == 0:
-                self.save()
+                await self.save()
             await self.collector.hand_over(self.counters.iteration)
 
     async def _learn(self, played: Played, moment: Moment, began: float) -> None:
@@ -213,7 +213,7 @@ class Trainer:
         if self.progress:
             self.progress(full)
 
-    def save(self) -> None:
+    async def save(self) -> None:
         """Write a checkpoint of the last complete iteration, unless it is already there.
 
         Raises:
@@ -223,12 +223,6 @@ class Trainer:
         counters = self.counters
         if self._saved == counters.iteration:
             return
-        for name, parameter in self.learner.policy.model.named_parameters():
-            if not bool(whole_tensor(parameter.isfinite().all())):
-                raise TrainingError(
-                    f"iteration {counters.iteration - 1}: {name} is not finite after the update; the last checkpoint "
-                    f"is untouched; {self._mend()}"
-                )
         self.store.sync()
         self.metrics.sync()
         counters.wall_seconds = time.perf_counter() - self.epoch
@@ -238,13 +232,22 @@ class Trainer:
             "offsets": {"metrics": self.metrics.offset, "trajectories": self.store.offset},
             "collector": self.collector.state_dict(),
         }
-        model, optimiser = self.learner.policy.model, self.learner.optimiser
-        weights = own_weights(model)
-        more = self.learner.more_tensors()
-        checkpoint = Checkpoint(counters.iteration, weights, optimiser.state_tensors(), state, more)
-        save_checkpoint(self.directory / "checkpoints", checkpoint, keep=self.recipe.checkpoint.keep)
+        await self.collector.save(partial(self._write, state))
         self._saved = counters.iteration
         self.collector.saved()
+
+    def _write(self, state: dict[str, Any]) -> None:
+        """A checkpoint with this state, and the learner's tensors."""
+        iteration, model, optimiser = self.counters.iteration, self.learner.policy.model, self.learner.optimiser
+        for name, parameter in model.named_parameters():
+            if not bool(whole_tensor(parameter.isfinite().all())):
+                raise TrainingError(
+                    f"iteration {iteration - 1}: {name} is not finite after the update; the last checkpoint "
+                    f"is untouched; {self._mend()}"
+                )
+        more = self.learner.more_tensors()
+        checkpoint = Checkpoint(iteration, own_weights(model), optimiser.state_tensors(), state, more)
+        save_checkpoint(self.directory / "checkpoints", checkpoint, keep=self.recipe.checkpoint.keep)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint: weights, optimiser, algorithm, counters and the lengths of the growing files.

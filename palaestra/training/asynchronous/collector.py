@@ -23,7 +23,7 @@ from palaestra.training.asynchronous.journal import Journal
 from palaestra.training.asynchronous.ledger import Group, Ledger, usable
 from palaestra.training.asynchronous.pacing import Pace
 from palaestra.training.asynchronous.resident import AsyncPlayer
-from palaestra.training.asynchronous.staleness import staleness_statistics
+from palaestra.training.asynchronous.staleness import oldest, staleness_statistics
 from palaestra.training.asynchronous.thread import in_thread
 from palaestra.training.collector import Played
 from palaestra.training.rounds import Rounds, refilled
@@ -93,6 +93,10 @@ class AsyncCollector:
         self._taken = None
         return done
 
+    async def save(self, work: Callable[[], None]) -> None:
+        """In the learner's thread, as episodes whose time runs are played meanwhile."""
+        await in_thread(self._learner, work)
+
     async def hand_over(self, version: int) -> None:
         """Let everybody play on with the new weights, and more begin. Where nothing may be stale, those begin in the
         next iteration, as in the synchronous trainer."""
@@ -130,11 +134,15 @@ class AsyncCollector:
         tasks = list(self._playing)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self.owns_player:
-            await self.player.close()
-        self._learner.shutdown()
-        self.journal.close()
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            try:
+                if self.owns_player:
+                    await self.player.close()
+            finally:
+                self._learner.shutdown()
+                self.journal.close()
 
     async def _give_weights(self, version: int) -> None:
         if self._version is None:
@@ -169,8 +177,10 @@ class AsyncCollector:
         ledger.drawn += 1
 
     def _recall(self, group: Group) -> None:
-        """Take what the journal has of a group; a tree of rollouts is taken whole."""
-        found = {each.id: known for each in group.episodes if (known := self.journal.find(each)) is not None}
+        """Take what the journal has of a group, unless weights older than those that the group begins with sampled it;
+        a tree of rollouts is taken whole."""
+        known = [each for episode in group.episodes if (each := self.journal.find(episode)) is not None]
+        found = {each.id: each for each in known if oldest(each) >= (group.begun or 0)}
         if self.rounds.parts.planner is None or len(found) == len(group.episodes):
             group.over |= found
 

@@ -41,8 +41,15 @@ class Journal:
         self._writer.append(trajectory)
 
     def forget_after(self, version: int) -> None:
-        """Drop what weights newer than `version` sampled: the run has gone back, and there are no such weights."""
-        self._known = {each: t for each, t in self._known.items() if newest(t) <= version}
+        """Drop what weights newer than `version` sampled: the run has gone back, and there are no such weights.
+
+        Raises:
+            PalaestraError: as `replace`.
+        """
+        kept = {each: t for each, t in self._known.items() if newest(t) <= version}
+        if len(kept) < len(self._known):  # or a later session, with weights of that version again, would take them
+            self.replace(kept.values())
+        self._known = kept
 
     def find(self, episode: Episode) -> Trajectory | None:
         """This episode, if an earlier session played it to its end; once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -35,6 +36,12 @@ def staleness_statistics(trajectories: Iterable[Trajectory], version: int, bound
         "staleness_mean": sum(each * count for each, count in found.items()) / tokens if tokens else 0.0,
         "staleness_max": max((each for each, count in found.items() if count), default=0),
     }
+
+
+def oldest(trajectory: Trajectory) -> float:
+    """Lowest version among the weights that sampled it; infinite where nothing was sampled."""
+    nodes = [node for node in trajectory.nodes if node.sampled]
+    return min((min(node.versions or [node.weight_version]) for node in nodes), default=math.inf)
 
 
 def newest(trajectory: Trajectory) -> int:

@@ -4,6 +4,8 @@ import asyncio
 import json
 import random
 import tempfile
+import threading
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +20,10 @@ from palaestra.agents.episode import Episode
 from palaestra.agents.planner import Planner
 from palaestra.config import Recipe
 from palaestra.envs.tasks import load_suite
-from palaestra.errors import PalaestraError
+from palaestra.errors import PalaestraError, TrainingError
 from palaestra.training.asynchronous.collector import AsyncCollector
 from palaestra.training.asynchronous.journal import Journal
+from palaestra.training.asynchronous.ledger import Group
 from palaestra.training.asynchronous.staleness import staleness_histogram
 from palaestra.training.rounds import Rounds
 from palaestra.training.rows import build_rows
@@ -276,6 +279,67 @@ def test_a_damaged_journal_costs_time_only(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="played again"):
         learned = asyncio.run(run.session())
     assert sorted(each for ids in learned.values() for each in ids) == sorted(every_id(run.recipe))
+
+
+def test_what_a_run_that_went_back_sampled_is_gone_for_good(tmp_path: Path) -> None:
+    """From the file, too: a later session may have reached a version of that number again."""
+    register_levers()
+    settings_, suite = recipe(tmp_path), load_suite("levers:train")
+    first, second = TaskSampler(suite, settings_.rollout, settings_.seed).group(0, 0, suite[0], 4)[:2]
+    journal = Journal(tmp_path / "pending.ptj")
+    journal.append(trajectory(first, 1))
+    journal.append(trajectory(second, 3))
+    journal.close()
+    for version in (2, 5):
+        journal = Journal(tmp_path / "pending.ptj")
+        journal.forget_after(version)
+        assert set(journal._known) == {first.id}
+        journal.close()
+
+
+def test_what_older_weights_sampled_than_a_group_begins_with_is_played_again(tmp_path: Path) -> None:
+    register_levers()
+    settings_ = recipe(tmp_path)
+    sampler = TaskSampler(load_suite("levers:train"), settings_.rollout, settings_.seed)
+    episodes = sampler.group(0, 0, sampler.suite[0], 4)
+    journal = Journal(tmp_path / "pending.ptj")
+    for version, episode in enumerate(episodes):
+        journal.append(trajectory(episode, version))
+    journal.close()
+    journal, player = Journal(tmp_path / "pending.ptj"), Players(random.Random(0))
+    collector = AsyncCollector(settings_, Rounds(sampler, player, Parts(), build_rows), player, journal, dict)
+    group = Group(0, 0, 0, list(episodes), begun=2)
+    collector._recall(group)
+    assert list(group.over) == [episode.id for episode in episodes[2:]]
+    asyncio.run(collector.close())
+
+
+def test_an_interruption_does_not_hide_that_the_update_failed(tmp_path: Path) -> None:
+    register_levers()
+    settings_, player, begun = recipe(tmp_path), Players(random.Random(0)), threading.Event()
+    sampler = TaskSampler(load_suite("levers:train"), settings_.rollout, settings_.seed)
+    journal = Journal(tmp_path / "pending.ptj")
+    collector = AsyncCollector(settings_, Rounds(sampler, player, Parts(), build_rows), player, journal, dict)
+
+    def fail() -> None:
+        begun.set()
+        time.sleep(0.1)
+        raise TrainingError("the loss is not finite")
+
+    async def go() -> None:
+        try:
+            await collector.update(fail)
+        finally:
+            await collector.close()
+
+    async def interrupted() -> None:
+        task = asyncio.create_task(go())
+        await asyncio.to_thread(begun.wait)
+        task.cancel()
+        with pytest.raises(TrainingError, match="not finite"):
+            await task
+
+    asyncio.run(interrupted())
 
 
 def test_an_interrupted_update_has_taken_nothing(tmp_path: Path) -> None:

@@ -1,13 +1,21 @@
 """Whole asynchronous runs of the levers."""
 
+import asyncio
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.levers import ENV, Levers, levers_recipe
 from support.resuming import TIMES
-from support.runs import played, train_rows
+from support.runs import PLAIN, played, prepared, train_rows
 
+from palaestra.envs.core import Step
+from palaestra.envs.registry import register
+from palaestra.training import trainer
 from palaestra.training.asynchronous.staleness import staleness_histogram
-from palaestra.training.checkpoint import load_latest
+from palaestra.training.checkpoint import load_latest, save_checkpoint
+from palaestra.training.run import train
 
 
 def weights(folder: Path) -> dict[str, bytes]:
@@ -57,3 +65,22 @@ def test_it_learns(tmp_path: Path) -> None:
     success = [row["success"] for row in rows]
     assert sum(success[:3]) / 3 < 0.5
     assert sum(success[-5:]) / 5 > 0.9
+
+
+def test_a_slow_checkpoint_ends_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Levers):
+        async def step(self, action: str) -> Step[str]:
+            await asyncio.sleep(0.05)
+            return await super().step(action)
+
+    def save(*args: Any, **more: Any) -> Path:
+        time.sleep(1)
+        return save_checkpoint(*args, **more)
+
+    monkeypatch.setattr(trainer, "save_checkpoint", save)
+    overrides = ["trainer.mode=async", "budget.iterations=3", "checkpoint.every=1", "rollout.step_seconds=0.4"]
+    recipe = levers_recipe(prepared(tmp_path), *PLAIN, *overrides)
+    register(ENV, Slow, override=True)
+    train(recipe)
+    found = [trajectory for iteration in played(tmp_path) for trajectory in iteration]
+    assert {(trajectory.status, trajectory.attempt) for trajectory in found} == {("ok", 0)}
