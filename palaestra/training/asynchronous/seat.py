@@ -32,9 +32,9 @@ class Seat:
         """Of the engine."""
         return self._engine.context_length
 
-    async def sit(self) -> None:
-        """Wait for a place."""
-        await self._places.take()
+    async def sit(self, *, again: bool = False) -> None:
+        """Wait for a place; who has sat before (`again`) goes before those who have not."""
+        await self._places.take(first=again)
         self._seated = True
 
     def leave(self) -> None:
@@ -52,7 +52,7 @@ class Seat:
     async def generate(self, request: Request) -> Completion:
         """As the engine's, once there is a place."""
         if not self._seated:
-            await self.sit()
+            await self.sit(again=True)  # its agent's time runs
         self._sessions.add(request.session)
         return await self._engine.generate(request)
 

@@ -38,3 +38,27 @@ def test_parked_and_resumed() -> None:
         await engine.close()
 
     asyncio.run(go())
+
+
+def test_who_comes_back_goes_before_those_who_never_sat() -> None:
+    async def go() -> None:
+        engine, places = TorchEngine(tiny_model()), Places(1)
+        parked, playing, *others = (Seat(engine, places) for _ in range(5))
+        await parked.sit()
+        waiting = [asyncio.create_task(seat.sit()) for seat in (playing, *others)]
+        await asyncio.sleep(0)
+        await parked.park()
+        await waiting[0]
+        resumed = asyncio.create_task(parked.generate(REQUEST))
+        await asyncio.sleep(0)
+        playing.leave()
+        await resumed
+        assert not any(task.done() for task in waiting[1:])
+        parked.leave()
+        for task, seat in zip(waiting[1:], others, strict=True):
+            await task
+            seat.leave()
+        assert places.idle
+        await engine.close()
+
+    asyncio.run(go())
