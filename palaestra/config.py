@@ -459,7 +459,8 @@ class TrainerConfig(Config, frozen=True, kw_only=True):
     """Where tokens may be of older weights, add the plug-in `mismatch` (truncated importance sampling) to an algorithm
     that does not have it; its settings are under `algorithm.settings.mismatch`."""
     restarts: NonNegative = 3
-    """How often in a row an engine that fails is started again, with the newest weights, before the run ends."""
+    """How often a request may find the engine broken and be asked again of another one, started with the newest weights;
+    then its error is its episode's. Engines that a run starts are not counted together."""
 
 
 class CheckpointConfig(Config, frozen=True, kw_only=True):
