@@ -9,13 +9,16 @@ weights with the denominators of the whole optimiser step, replayed batches, mem
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from palaestra.errors import ConfigError, TrainingError
+from palaestra.errors import CheckpointError, ConfigError, TrainingError
+from palaestra.files import replace_text
 from palaestra.training.algorithm import Algorithm
 from palaestra.training.batch import Batch
 from palaestra.training.forward import Flat, MicroBatch, Scores, micro_batches
@@ -25,6 +28,28 @@ from palaestra.training.step import Marked, Source, gather, mark
 
 Forward = Callable[[Batch, Flat, MicroBatch], Scores]
 """Log-probs and entropies of a micro-batch's policy tokens, with gradient."""
+
+
+STATE = "palaestra.json"
+"""What a checkpoint of the trainer's holds of ours: the algorithm's memory."""
+
+
+def save_memory(algorithm: Algorithm, folder: Path) -> None:
+    """Beside what the trainer writes into its checkpoint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_text(folder / STATE, json.dumps(algorithm.state_dict()))
+
+
+def load_memory(algorithm: Algorithm, folder: Path) -> None:
+    """What `save_memory` wrote. An algorithm that remembers nothing needs none.
+
+    Raises:
+        CheckpointError: there is none, or it is another algorithm's.
+    """
+    if (state := folder / STATE).is_file():
+        algorithm.load_state_dict(json.loads(state.read_bytes()))
+    elif algorithm.parts.trackers:
+        raise CheckpointError(f"{folder} has no {STATE}: without it {algorithm.name} would forget what it has seen")
 
 
 def check_algorithm(algorithm: Algorithm, trainer: str) -> None:

@@ -40,6 +40,13 @@ def test_a_resumed_run_is_the_undisturbed_one(found: dict[str, Any]) -> None:
     }
 
 
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_rates_are_the_recipes(found: dict[str, Any], schedule: str) -> None:
+    rates = found["rates"][schedule]
+    assert rates["theirs"] == pytest.approx(rates["ours"], rel=1e-9)
+    assert rates["ours"][0] < rates["ours"][7] == 1e-3  # it warms up for two iterations
+
+
 def test_environments_are_tools_that_trl_understands(found: dict[str, Any]) -> None:
     tools = found["tools"]
     assert tools["schema"]["name"] == "act"
@@ -54,3 +61,5 @@ def test_what_trl_has_no_place_for_is_refused(found: dict[str, Any]) -> None:
     assert "trains a critic" in refused["ppo"]
     assert "agent.context: full" in refused["window"]
     assert 'head="palaestra"' in refused["choice"]
+    assert "within an iteration of 2 steps" in refused["within"]
+    assert "multiple of 2" in refused["save_steps"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from palaestra.errors import PalaestraError
 from palaestra.integrations.trl import PalaestraTrainer, environment_factory, grpo_config
 from palaestra.training.algorithms import build_algorithm, resolve_algorithm
 from palaestra.training.learner import Learner
+from palaestra.training.optimiser import learning_rate
 from palaestra.training.rows import build_rows
 from palaestra.training.seams import Moment
 
@@ -67,6 +69,7 @@ class Recorder(TrainerCallback):
         self.weights: list[dict[str, torch.Tensor]] = []
         self.rows: list[torch.Tensor] = []
         self.losses: list[float] = []
+        self.rates: list[float] = []
         self.trajectories: list[Any] = []
 
     def snapshot(self) -> None:
@@ -78,6 +81,7 @@ class Recorder(TrainerCallback):
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         trainer = self.trainer
         model = trainer.loaded.model
+        self.rates.append(kwargs["optimizer"].param_groups[0]["lr"])
         self.gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
         self.rows.append(trainer._rows_of(len(self.rows) % trainer._windows))
         if not self.trajectories or self.trajectories[-1] is not trainer.trajectories:
@@ -202,11 +206,45 @@ def resumed(folder: Path) -> dict[str, Any]:
     }
 
 
-def refused(folder: Path, *overrides: str, **told: Any) -> str:
-    try:
+RATES: dict[str, list[str]] = {
+    schedule: [f"optimiser={{lr: 1.0e-3, schedule: {schedule}, warmup: 0.3, floor: 0.1}}"]
+    for schedule in ("constant", "linear", "cosine")
+}
+
+
+def rates(folder: Path) -> dict[str, Any]:
+    """Of five iterations of four steps: what our optimiser would take, and what TRL's took."""
+    found = {}
+    for schedule, overrides in RATES.items():
+        steps = ["learner.mini_batches=2", "learner.epochs=2", "budget.iterations=5", "tasks.max_turns=1"]
+        _, recorder, recipe = train("grpo", [*overrides, *steps], {}, folder)
+        ours = [learning_rate(recipe.optimiser, step // 4, 5) for step in range(20)]
+        found[schedule] = {"ours": ours, "theirs": recorder.rates}
+    return found
+
+
+def within_an_iteration(folder: Path) -> str:
+    """Resumed where the episodes are lost."""
+    steps = ["learner.mini_batches=2", "out=" + str(folder / "within")]
+    saving = {"save_strategy": "steps", "save_steps": 2}
+    trainer, _, _ = train("epo", steps, saving, folder)
+    checkpoint = Path(trainer.args.output_dir) / "checkpoint-2"
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    (checkpoint / "trainer_state.json").write_text(json.dumps({**state, "global_step": 1}))
+    return refusal(lambda: PalaestraTrainer(trainer.recipe, trainer.args).train(resume_from_checkpoint=str(checkpoint)))
+
+
+def refused(folder: Path, *overrides: str, arguments: dict[str, Any] | None = None, **told: Any) -> str:
+    def run() -> None:
         recipe = recipe_of("grpo", [*overrides], folder)
-        trainer = PalaestraTrainer(recipe, grpo_config(recipe, disable_tqdm=True), **told)
-        trainer.train()
+        PalaestraTrainer(recipe, grpo_config(recipe, disable_tqdm=True, **(arguments or {})), **told).train()
+
+    return refusal(run)
+
+
+def refusal(run: Callable[[], Any]) -> str:
+    try:
+        run()
     except PalaestraError as error:
         return str(error)
     return ""
@@ -234,11 +272,16 @@ def main(folder: Path, names: list[str]) -> None:
     found: dict[str, Any] = {name: compared(name, *RUNS[name], folder) for name in names or RUNS}
     if not names:
         found["resumed"] = resumed(folder)
+        found["rates"] = rates(folder)
         found["tools"] = as_tools()
         found["refused"] = {
             "ppo": refused(folder, "algorithm.name=ppo"),
             "window": refused(folder, "agent.context=window", "agent.window_turns=1"),
             "choice": refused(folder, "agent.action=choice", head="trl"),
+            "within": within_an_iteration(folder),
+            "save_steps": refused(
+                folder, "learner.mini_batches=2", arguments={"save_strategy": "steps", "save_steps": 1}
+            ),
         }
     (folder / "result.json").write_text(json.dumps(found))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from trl import GRPOConfig
@@ -43,7 +44,7 @@ def grpo_config(recipe: Recipe, *, micro_batch: int = 0, **more: Any) -> Any:
         "temperature": recipe.agent.temperature,
         "learning_rate": optimiser.lr,
         "lr_scheduler_type": optimiser.schedule,
-        "warmup_steps": int(optimiser.warmup * recipe.budget.iterations) * windows,
+        "warmup_steps": warmup_steps(recipe),
         "weight_decay": optimiser.weight_decay,
         "adam_beta1": optimiser.betas[0],
         "adam_beta2": optimiser.betas[1],
@@ -61,3 +62,9 @@ def grpo_config(recipe: Recipe, *, micro_batch: int = 0, **more: Any) -> Any:
         "use_cpu": recipe.model.device == "cpu",
     }
     return GRPOConfig(**{**given, **more})
+
+
+def warmup_steps(recipe: Recipe) -> int:
+    """Optimiser steps of the iterations in which the rate goes up."""
+    iterations = math.ceil(recipe.optimiser.warmup * recipe.budget.iterations)
+    return iterations * recipe.learner.mini_batches * recipe.learner.epochs

@@ -8,7 +8,6 @@ dataset of tasks → rollout_func: episodes, played by the recipe's agent → en
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ import msgspec
 import torch
 from datasets import Dataset
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
@@ -25,13 +25,22 @@ from palaestra.agents.rollout import Episode
 from palaestra.config import LearnerConfig, Recipe
 from palaestra.envs.tasks import TaskSuite, load_suite
 from palaestra.errors import ConfigError, TrainingError
-from palaestra.files import replace_text
 from palaestra.integrations.layout import Layout
-from palaestra.integrations.objective import Iteration, Step, begin, check_algorithm, means, require_one_row
-from palaestra.integrations.trl.arguments import grpo_config
+from palaestra.integrations.objective import (
+    Iteration,
+    Step,
+    begin,
+    check_algorithm,
+    load_memory,
+    means,
+    require_one_row,
+    save_memory,
+)
+from palaestra.integrations.trl.arguments import grpo_config, warmup_steps
 from palaestra.integrations.trl.head import TrlPolicy
 from palaestra.training.algorithms import build_algorithm, resolve_algorithm
 from palaestra.training.learner import Learner
+from palaestra.training.optimiser import learning_rate
 from palaestra.training.player import InProcessPlayer, Player
 from palaestra.training.providers import Run
 from palaestra.training.rows import build_rows
@@ -39,9 +48,6 @@ from palaestra.training.sampling import Walk
 from palaestra.training.seams import Moment
 from palaestra.training.statistics import rollout_statistics
 from palaestra.trajectories.record import Trajectory
-
-STATE = "palaestra.json"
-"""What a checkpoint of TRL's holds of ours: the algorithm's memory."""
 
 
 class PalaestraTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is installed in its own environment only
@@ -102,7 +108,7 @@ class PalaestraTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is installed i
         self._windows = int(windows)
         self.player: Player = player or InProcessPlayer(recipe, loaded)
         self.learner = self._make_learner(algorithm, head)
-        self.add_callback(_AfterStep(self))
+        self.add_callback(_Steps(self))
 
     def _make_learner(self, algorithm: Any, head: str) -> Learner:
         """Scores, and keeps the algorithm; TRL has the optimiser."""
@@ -127,6 +133,19 @@ class PalaestraTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is installed i
                 part.attach(Run(recipe, self.loaded, self.player.chat, Path(self.args.output_dir)))
         policy.train(training)
         return learner
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The recipe's rates, which are those of its iterations; TRL's where the arguments name another schedule."""
+        named = self.args.lr_scheduler_type, self.args.warmup_steps
+        if self.lr_scheduler is None and named == (self.recipe.optimiser.schedule, warmup_steps(self.recipe)):
+            config = msgspec.structs.replace(self.recipe.optimiser, lr=1.0)
+            every, total = self._steps_an_iteration, max(1, num_training_steps // self._steps_an_iteration)
+            self.lr_scheduler: Any = LambdaLR(
+                self.optimizer if optimizer is None else optimizer,
+                lambda step: learning_rate(config, step // every, total),
+            )
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
 
     # ---- rollouts
 
@@ -206,9 +225,11 @@ class PalaestraTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is installed i
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """The algorithm's loss of TRL's micro-batch."""
         iteration = self._iteration
-        if not self.model.training or iteration is None or self._loss_by == "trl":
+        if not self.model.training or self._loss_by == "trl":
             loss: Tensor = super()._compute_loss(model, inputs)
             return loss
+        if iteration is None:
+            raise TrainingError("no iteration has begun: resume from a checkpoint at an iteration's end")
         accumulated = self.args.gradient_accumulation_steps
         number, place = divmod(self._step % (self._steps_an_iteration * accumulated), accumulated)
         if self._step_now is None or self._step_now[0] != number or place == 0:
@@ -235,6 +256,24 @@ class PalaestraTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is installed i
         for name, value in values.items():
             self._metrics[mode][f"palaestra/{name}"].append(value)
 
+    def before_training(self) -> None:
+        """Refuse to begin, or to be resumed, within an iteration, whose episodes no checkpoint has.
+
+        Raises:
+            ConfigError: naming what is not a multiple of an iteration's steps.
+        """
+        every = self._steps_an_iteration
+        if int(self.state.global_step) % every:
+            raise ConfigError(
+                f"the checkpoint is of step {self.state.global_step}, within an iteration of {every} steps: resume "
+                "from one at an iteration's end"
+            )
+        if self.args.save_strategy == "steps" and int(self.state.save_steps) % every:
+            raise ConfigError(
+                f"save_steps is {self.state.save_steps}, and an iteration has {every} steps: checkpoints are made at "
+                f"iterations' ends, so set it to a multiple of {every}"
+            )
+
     def after_step(self) -> None:
         """Move the algorithm's memory where an iteration's last step has been taken."""
         if self._iteration is not None and self.state.global_step % self._steps_an_iteration == 0:
@@ -246,17 +285,20 @@ class PalaestraTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL is installed i
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-        replace_text(folder / STATE, json.dumps(self.learner.algorithm.state_dict()))
+        save_memory(self.learner.algorithm, folder)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None and (state := Path(checkpoint) / STATE).is_file():
-            self.learner.algorithm.load_state_dict(json.loads(state.read_bytes()))
+        if checkpoint is not None:
+            load_memory(self.learner.algorithm, Path(checkpoint))
 
 
-class _AfterStep(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+class _Steps(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
     def __init__(self, trainer: PalaestraTrainer) -> None:
         self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.before_training()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.after_step()
