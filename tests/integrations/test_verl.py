@@ -33,6 +33,19 @@ def test_epo_remembers_the_iterations_before(found: dict[str, Any]) -> None:
     assert "palaestra/smoothing" in found["epo"][1]["metrics"]
 
 
+def test_episodes_that_verl_has_no_room_for_overflow(found: dict[str, Any]) -> None:
+    long, wide = found["room"]["long"], found["room"]["wide"]
+    assert "overflow" in [each["status"] for each in long]
+    assert all(each["prompt"] > 8 and each["sampled"] and each["response"] <= 50 for each in long)
+    assert wide == [{"prompt": 1, "response": 1, "sampled": 0, "status": "overflow"}] * 8
+
+
+def test_a_checkpoint_has_the_algorithms_memory(found: dict[str, Any]) -> None:
+    memory = found["memory"]
+    assert memory["auto"] == memory["path"] == memory["saved"] != memory["fresh"]
+    assert "palaestra.json" in memory["missing"]
+
+
 def test_what_verl_has_no_place_for_is_refused(found: dict[str, Any]) -> None:
     refused = found["refused"]
     assert "self_imitation.coef=0" in refused["spear"]

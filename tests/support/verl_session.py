@@ -20,6 +20,7 @@ from omegaconf import OmegaConf  # noqa: E402
 from tensordict import TensorDict  # noqa: E402
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap, _agent_loop_registry  # noqa: E402
 from verl.trainer.ppo.v1.trainer_base import get_trainer_cls  # noqa: E402
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync  # noqa: E402
 from verl.utils.dataset.rl_dataset import RLHFDataset  # noqa: E402
 from verl.utils.torch_functional import entropy_from_logits, logprobs_from_logits  # noqa: E402
 from verl.workers.rollout.replica import TokenOutput  # noqa: E402
@@ -34,7 +35,7 @@ from palaestra.integrations.verl.agent_loop import PalaestraAgentLoop  # noqa: E
 from palaestra.integrations.verl.credit import credit, trajectory_messages  # noqa: E402
 from palaestra.integrations.verl.loss import IterationLoss  # noqa: E402
 from palaestra.integrations.verl.recipe import algorithm_of, recipe_of, write_dataset  # noqa: E402
-from palaestra.integrations.verl.trainer import check_config  # noqa: E402
+from palaestra.integrations.verl.trainer import PalaestraPPOTrainer, check_config  # noqa: E402
 from palaestra.training.learner import Learner  # noqa: E402
 from palaestra.training.rows import build_rows  # noqa: E402
 from palaestra.training.seams import Moment  # noqa: E402
@@ -222,6 +223,51 @@ def misconfigured(config: Any) -> str:
     return ""
 
 
+def with_room(loaded: Any, config: Any, prompt: int, response: int) -> list[dict[str, Any]]:
+    """Eight episodes where verl has so much room."""
+    room = {"prompt_length": prompt, "response_length": response}
+    outputs = asyncio.run(play(loaded, OmegaConf.merge(config, {"actor_rollout_ref": {"rollout": room}}), 0))
+    return [
+        {
+            "prompt": len(output.prompt_ids),
+            "response": len(output.response_ids),
+            "sampled": sum(output.response_mask),
+            "status": decoded(output.extra_fields["trajectory"]).status,
+        }
+        for output in outputs
+    ]
+
+
+def remembered(config: Any, algorithm: Any, folder: Path) -> dict[str, Any]:
+    """The algorithm's memory in a checkpoint of verl's, of which only our part is written."""
+    places = {"default_local_dir": str(folder / "checkpoints"), "resume_mode": "auto", "resume_from_path": None}
+    config = OmegaConf.merge(config, {"trainer": places})
+    PPOTrainerSync._save_checkpoint = lambda self: None
+    PPOTrainerSync._load_checkpoint = lambda self: setattr(self, "global_steps", self.config.trainer.at)
+
+    def trainer(at: int, **changes: Any) -> Any:
+        made = object.__new__(PalaestraPPOTrainer)
+        made.config, made.global_steps = OmegaConf.merge(config, {"trainer": {"at": at, **changes}}), at
+        return made
+
+    saved = trainer(4)
+    saved._ours = recipe_of(config), algorithm
+    saved._save_checkpoint()
+    found: dict[str, Any] = {"saved": algorithm.state_dict()}
+    for name, again in {
+        "auto": trainer(4),
+        "path": trainer(4, resume_mode="resume_path", resume_from_path=str(folder / "checkpoints/global_step_4")),
+        "fresh": trainer(0),
+    }.items():
+        again._load_checkpoint()
+        found[name] = again._algorithm()[1].state_dict()
+    try:
+        trainer(5)._load_checkpoint()
+    except PalaestraError as error:
+        found["missing"] = str(error)
+    return found
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     found: dict[str, Any] = {
@@ -235,7 +281,10 @@ def main(folder: Path) -> None:
         recipe = recipe_of(config)
         pair = algorithm_of(recipe), algorithm_of(recipe)
         found[name] = [iteration(loaded, config, pair, recipe, step) for step in range(2)]
+        if name == "epo":
+            found["memory"] = remembered(config, pair[0], folder)
     config = config_of(folder, "grpo", [])
+    found["room"] = {"long": with_room(loaded, config, 512, 50), "wide": with_room(loaded, config, 8, 512)}
     found["refused"] = {
         "spear": refused(config, "algorithm.name=spear"),
         "branching": refused(config, "algorithm.name=aepo", "algorithm.settings.aepo.branching=true"),

@@ -34,9 +34,16 @@ class PalaestraAgentLoop(AgentLoopBase):  # type: ignore[misc]  # verl is instal
         self.recipe = recipe_of(self.config)
         if self.recipe.agent.context != "full":
             raise ConfigError("verl takes an episode as one row: use agent.context: full")
+        self._prompt = int(self.rollout_config.prompt_length)
+        self._response = int(self.rollout_config.response_length)
+        if self._response < self.recipe.agent.max_tokens:
+            raise ConfigError(
+                f"data.max_response_length is {self._response}, and a completion alone may have "
+                f"{self.recipe.agent.max_tokens} tokens (agent.max_tokens)"
+            )
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> Any:
-        """Play a task of the recipe's suite.
+        """Play a task of the recipe's suite. An episode that verl has no room for ends as `overflow`.
 
         Args:
             sampling_params: verl's; the temperature is taken from it.
@@ -52,17 +59,13 @@ class PalaestraAgentLoop(AgentLoopBase):  # type: ignore[misc]  # verl is instal
         )
         agent = self._agent(float(sampling_params.get("temperature", recipe.agent.temperature)), step)
         (trajectory,) = await rollout([episode], agent, make, limits_of(recipe))
-        return as_output(trajectory, recipe, step=step, filler=int(self.tokenizer.pad_token_id or 0), room=self._room)
-
-    @property
-    def _room(self) -> tuple[int, int]:
-        """Most tokens of prompt and response."""
-        return int(self.rollout_config.prompt_length), int(self.rollout_config.response_length)
+        return as_output(trajectory, recipe, step=step, filler=int(self.tokenizer.pad_token_id or 0))
 
     def _agent(self, temperature: float, version: int) -> LanguageAgent:
-        settings, room = self.recipe.agent, sum(self._room)
+        settings = self.recipe.agent
+        room = {"prompt": self._prompt, "response": self._response, "completion": settings.max_tokens}
         return LanguageAgent(
-            engine=ServerEngine(self.server_manager, context_length=room, version=version),
+            engine=ServerEngine(self.server_manager, **room, version=version),
             chat=ChatFormat.from_tokenizer(self.tokenizer),
             actions=FORMATS[settings.action](),
             context=FullContext(),
@@ -73,7 +76,7 @@ class PalaestraAgentLoop(AgentLoopBase):  # type: ignore[misc]  # verl is instal
         )
 
 
-def as_output(trajectory: Trajectory, recipe: Recipe, *, step: int, filler: int, room: tuple[int, int]) -> Any:
+def as_output(trajectory: Trajectory, recipe: Recipe, *, step: int, filler: int) -> Any:
     """verl's record of an episode.
 
     Args:
@@ -81,21 +84,11 @@ def as_output(trajectory: Trajectory, recipe: Recipe, *, step: int, filler: int,
         recipe: as it was played.
         step: verl's global step.
         filler: token of an episode that nothing is learned from.
-        room: most tokens of prompt and response; verl cuts what is longer, so it must not be.
-
-    Raises:
-        ConfigError: there is no room.
     """
     rows = build_rows([trajectory], temperature=recipe.agent.temperature)
     require_one_row(rows.batch)
     layout = Layout.of(rows.batch, [trajectory.id], [each.id for each in rows.trajectories])
     columns = {name: values[0] for name, values in layout.rollout(filler).items()}
-    prompt, response = len(columns["prompt_ids"]), len(columns["completion_ids"])
-    if prompt > room[0] or response > room[1]:
-        raise ConfigError(
-            f"an episode has {prompt} and {response} tokens, verl has room for {room[0]} and {room[1]}: raise "
-            "data.max_prompt_length and data.max_response_length"
-        )
     return AgentLoopOutput(
         prompt_ids=columns["prompt_ids"],
         response_ids=columns["completion_ids"],

@@ -11,15 +11,22 @@ from palaestra.errors import EngineError
 
 
 class ServerEngine:
-    """Asks `LLMServerClient.generate`. One conversation stays with one server, whose prefix cache knows it."""
+    """Asks `LLMServerClient.generate` for one conversation, which stays with one server, whose prefix cache knows it.
 
-    def __init__(self, client: Any, *, context_length: int, version: int = 0) -> None:
+    verl's prompt is the conversation's first one, and its response all that comes after.
+    """
+
+    def __init__(self, client: Any, *, prompt: int, response: int, completion: int, version: int = 0) -> None:
         """Args:
         client: verl's `server_manager`.
-        context_length: most tokens of prompt and completion together.
+        prompt: most tokens of verl's prompt.
+        response: most tokens of verl's response.
+        completion: most tokens of one completion.
         version: of the weights, noted on what is sampled.
         """
-        self._client, self._context_length, self._version = client, context_length, version
+        self._client, self._version, self._response = client, version, response
+        self._window = prompt + completion
+        self._begun = False
 
     @property
     def weight_version(self) -> int:
@@ -28,8 +35,8 @@ class ServerEngine:
 
     @property
     def context_length(self) -> int:
-        """Most tokens of prompt and completion together."""
-        return self._context_length
+        """Most tokens of prompt and completion together: at first the prompt must have room, then the response."""
+        return self._window
 
     async def generate(self, request: Request) -> Completion:
         """Sample a completion.
@@ -39,6 +46,8 @@ class ServerEngine:
         """
         if request.constraint is not None:
             raise EngineError("verl's servers cannot restrict what is sampled: use agent.action: text")
+        if not self._begun:
+            self._begun, self._window = True, len(request.prompt) + self._response
         sampling = request.sampling
         output = await self._client.generate(
             request_id=request.session,

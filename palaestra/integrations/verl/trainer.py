@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import transfer_queue as tq
@@ -12,6 +13,7 @@ from verl.workers.utils.padding import response_to_nested
 
 from palaestra.config import Recipe
 from palaestra.errors import ConfigError
+from palaestra.integrations.objective import load_memory, save_memory
 from palaestra.integrations.verl.credit import Credit, credit, trajectory_messages
 from palaestra.integrations.verl.loss import IterationLoss
 from palaestra.integrations.verl.recipe import algorithm_of, recipe_of
@@ -54,6 +56,21 @@ class PalaestraPPOTrainer(PPOTrainerSync):  # type: ignore[misc]  # verl is inst
             self._algorithm()[1].observe(self._last.batch, self._last.moment)
             self._last = None
         return batch
+
+    def _save_checkpoint(self) -> None:
+        save_memory(self._algorithm()[1], self._folder())  # before verl's, which names the checkpoint the latest
+        super()._save_checkpoint()
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        if self.global_steps:
+            trainer = self.config.trainer
+            named = Path(trainer.resume_from_path) if trainer.resume_mode == "resume_path" else self._folder()
+            load_memory(self._algorithm()[1], named)
+
+    def _folder(self) -> Path:
+        """verl's, of the present step's checkpoint."""
+        return Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
 
     def _algorithm(self) -> tuple[Recipe, Algorithm]:
         if self._ours is None:
