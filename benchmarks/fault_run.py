@@ -5,8 +5,9 @@ Asynchronous runs are disturbed while they train: the learner dies in the middle
 is full when an episode, a row of metrics or a checkpoint is written, the engine dies while it samples, environments
 crash or hang. A dead learner or a full disk ends the process, here the call, and the run is resumed from its directory.
 At the end, the run must have learned from every planned group once, from each of its episodes once, in as many updates
-as were planned. `kills` counts deaths of learner and engine and full disks; crashes and hangs of environments come on
-top.
+as were planned. Every other run may learn from a group that lacks a few episodes (`trainer.quorum`); of those every
+group must have been learned from, and no episode twice. In the others no token may be older than `trainer.staleness`.
+`kills` counts deaths of learner and engine and full disks; crashes and hangs of environments come on top.
 
     python benchmarks/fault_run.py [--kills 100]
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import math
 import random
 import sys
 import tempfile
@@ -123,7 +125,10 @@ def disturbed(recipe: Recipe, faults: Faults, sessions: int = 60) -> int:
 
 
 def amiss(recipe: Recipe) -> tuple[int, int]:
-    """Groups that were lost, and episodes that were learned from twice, in a finished run."""
+    """Groups that were lost, and episodes that were learned from twice, in a finished run.
+
+    With a quorum below 1 a group counts as lost where fewer of its episodes were learned from.
+    """
     count, size = recipe.rollout.groups, recipe.rollout.group_size
     learned = Counter(t.id for t in read_trajectories(recipe.directory / "trajectories" / "train.ptj"))
     usable = {t.group for t in read_trajectories(recipe.directory / "trajectories" / "train.ptj") if t.status == "ok"}
@@ -131,11 +136,20 @@ def amiss(recipe: Recipe) -> tuple[int, int]:
     for iteration in range(recipe.budget.iterations):
         for group in range(count):
             name = f"{iteration}/{group}"
-            lost += name not in usable or any(f"{name}/{member}" not in learned for member in range(size))
+            there = sum(f"{name}/{member}" in learned for member in range(size))
+            lost += name not in usable or there < math.ceil(recipe.trainer.quorum * size)
     updates = [row["iteration"] for row in read_metrics(recipe.directory / "metrics.jsonl") if row["kind"] == "train"]
     if updates != list(range(recipe.budget.iterations)):
         raise RuntimeError(f"updates {updates}")
     return lost, sum(number - 1 for number in learned.values())
+
+
+def too_old(recipe: Recipe) -> int:
+    """Updates that learned from tokens older than the bound, which holds where no episode is left to come later."""
+    if recipe.trainer.quorum < 1:
+        return 0
+    rows = read_metrics(recipe.directory / "metrics.jsonl")
+    return sum(row["staleness_max"] > recipe.trainer.staleness for row in rows if row["kind"] == "train")
 
 
 FAULTY = [
@@ -143,24 +157,34 @@ FAULTY = [
     *("budget.iterations=10", "checkpoint.every=2", "checkpoint.keep=2"),
     *("rollout.retries=3", "rollout.step_seconds=0.2"),
 ]
+QUORA = (1.0, 0.75)
+"""Of the runs in turns; 0.75: three of a group's four."""
 
 
 def asynchronous(folder: Path, kills: int) -> dict[str, Any]:
     """Runs until there were so many kills."""
     total: Counter[str] = Counter()
-    lost = twice = runs = sessions = 0
+    lost = twice = old = runs = sessions = 0
     while total.total() < kills:
-        recipe = chores_recipe(folder, f"faulty-{runs}", *FAULTY, f"seed={runs}")
+        quorum = QUORA[runs % len(QUORA)]
+        recipe = chores_recipe(folder, f"faulty-{runs}", *FAULTY, f"seed={runs}", f"trainer.quorum={quorum}")
         faults = Faults(runs)
         WEATHER.draw.seed(runs)
         WEATHER.crashes, WEATHER.hangs = 0.01, 0.002
         sessions += disturbed(recipe, faults)
         more = amiss(recipe)
-        lost, twice, runs = lost + more[0], twice + more[1], runs + 1
+        lost, twice, old, runs = lost + more[0], twice + more[1], old + too_old(recipe), runs + 1
         total += faults.kills
     WEATHER.crashes = WEATHER.hangs = 0.0
     environments = {"environments crashed": WEATHER.crashed, "environments hung": WEATHER.hung}
-    return {"lost": lost, "twice": twice, "runs": runs, "sessions": sessions, "kills": dict(total) | environments}
+    return {
+        "lost": lost,
+        "twice": twice,
+        "old": old,
+        "runs": runs,
+        "sessions": sessions,
+        "kills": dict(total) | environments,
+    }
 
 
 def synchronous(folder: Path) -> bool:
@@ -192,7 +216,7 @@ def main() -> int:
         folder = prepare(Path(name))
         found = asynchronous(folder, kills)
         exact = synchronous(folder)
-    failures = found["lost"] + found["twice"] + (not exact)
+    failures = found["lost"] + found["twice"] + found["old"] + (not exact)
     passed = conclude(
         "fault_run",
         float(failures),
@@ -200,6 +224,7 @@ def main() -> int:
         at_most=True,
         groups_lost=found["lost"],
         trained_twice=found["twice"],
+        updates_beyond_staleness=found["old"],
         sync_resume_bit_exact=exact,
         runs=found["runs"],
         sessions=found["sessions"],
