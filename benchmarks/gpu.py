@@ -181,7 +181,7 @@ def measured(name: str, device: torch.device, rounds: int, peak: float, bandwidt
     return found
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--shapes", nargs="+", choices=list(SHAPES), default=None, help="default: 0.5b on a GPU, or tiny"
@@ -197,8 +197,9 @@ def main() -> None:
     shapes = args.shapes or (["0.5b"] if device.type == "cuda" else ["tiny"])
     found = {name: measured(name, device, args.rounds, args.peak, args.bandwidth) for name in shapes}
     where = torch.cuda.get_device_name() if device.type == "cuda" else "cpu: the figures mean nothing but that it runs"
-    conclude("gpu", min(each["learner"]["mfu"] for each in found.values()), BAR, device=where, **found)
+    passed = conclude("gpu", min(each["learner"]["mfu"] for each in found.values()), BAR, device=where, **found)
+    return 0 if passed or device.type != "cuda" else 1
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -60,9 +60,9 @@ class Assumed:
     """What was not measured on this machine."""
 
     calls_per_second: float = 2500.0
-    """Of one Ray driver; lower end of 2,500 to 3,400, measured on 2 cores (Ray 2.60)."""
+    """Of one Ray driver; lower end of 2,500 to 3,400, noted once on 2 cores (Ray 2.60); no script repeats it."""
     store_bytes_per_second: float = 100e6 / 0.33
-    """One hand-over through Ray's object store; 100 MB took 0.33 s on the same 2 cores."""
+    """One hand-over through Ray's object store; 100 MB took 0.33 s on the same 2 cores, noted likewise."""
     network_bytes_per_second: float = 50e9
     """Of a node: 400 Gbit/s."""
     gpus_per_node: int = 8
@@ -489,7 +489,7 @@ def _gpus(count: float | None) -> str:
     return f"{count:,.0f} GPUs" if count else f"less than {SCALES[0]} GPUs"
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="write docs/results/scale.json, .txt and .svg")
     parser.add_argument("--gpus", type=int, default=SCALES[-1], help="of the simulation (default: 1000)")
@@ -519,10 +519,11 @@ def main() -> None:
         (folder / "scale.txt").write_text(pages(results))
         drawn(loads, folder / "scale.svg")
     used = {name: {s: run["used"] for s, run in each["simulated"].items()} for name, each in workloads.items()}
-    conclude(
+    passed = conclude(
         "scale_simulation", min(ratios), BAR, gpus=arguments.gpus, baseline="one iteration after the other", used=used
     )
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
