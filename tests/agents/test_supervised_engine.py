@@ -6,6 +6,7 @@ import pytest
 from support.levers import tiny_model
 
 from palaestra.agents.engines.base import Completion, Engine, Request, SamplingParams
+from palaestra.agents.engines.scripted import ScriptedEngine
 from palaestra.agents.engines.supervised import SupervisedEngine
 from palaestra.agents.engines.torch_engine import TorchEngine
 from palaestra.errors import EngineError
@@ -74,3 +75,69 @@ def test_an_engine_that_dies_again_and_again_is_an_error() -> None:
         return engine.restarted
 
     assert asyncio.run(go()) == 2
+
+
+def test_a_restart_outlives_the_request_that_found_the_engine_broken() -> None:
+    """And `close` closes what it makes."""
+    started: list[ScriptedEngine] = []
+
+    async def go() -> None:
+        ready = asyncio.Event()
+
+        async def start(version: int) -> Engine:
+            if started:
+                await ready.wait()
+            started.append(ScriptedEngine([[7, 2]], cycle=True))
+            return started[-1]
+
+        engine = SupervisedEngine(start)
+        await engine.open(0)
+        await started[0].close()
+        first, second = (asyncio.create_task(engine.generate(request)) for request in REQUESTS[:2])
+        await asyncio.sleep(0.01)
+        first.cancel()
+        await asyncio.sleep(0.01)
+        ready.set()
+        assert (await second).ids == [7, 2]
+        assert (len(started), engine.restarted, first.cancelled()) == (2, 1, True)
+        ready.clear()
+        await started[1].close()
+        third = asyncio.create_task(engine.generate(REQUESTS[2]))
+        await asyncio.sleep(0.01)
+        third.cancel()
+        closing = asyncio.create_task(engine.close())
+        await asyncio.sleep(0.01)
+        ready.set()
+        await closing
+        with pytest.raises(EngineError, match="closed"):
+            await started[2].generate(REQUESTS[2])
+
+    asyncio.run(go())
+
+
+def test_a_hand_over_waits_for_a_restart_that_has_the_earlier_weights() -> None:
+    started: list[ScriptedEngine] = []
+
+    async def go() -> None:
+        ready = asyncio.Event()
+
+        async def start(version: int) -> Engine:
+            if started:
+                await ready.wait()
+            started.append(ScriptedEngine([[7, 2]], cycle=True))
+            await started[-1].update_weights({}, version)
+            return started[-1]
+
+        engine = SupervisedEngine(start)
+        await engine.open(0)
+        await started[0].close()
+        asking = asyncio.create_task(engine.generate(REQUESTS[0]))
+        await asyncio.sleep(0.01)
+        handing = asyncio.create_task(engine.update_weights({}, 1))
+        await asyncio.sleep(0.01)
+        ready.set()
+        await asyncio.gather(asking, handing)
+        assert started[1].weight_version == 1
+        await engine.close()
+
+    asyncio.run(go())

@@ -30,6 +30,8 @@ class SupervisedEngine:
         self._engine: Engine | None = None
         self._version = 0
         self._mending = asyncio.Lock()
+        self._restart: asyncio.Task[None] | None = None
+        """The last one: it is nobody's who waits for it, and goes on when they are cancelled."""
         self._closed = False
         self.restarted = 0
         """How often that was needed."""
@@ -68,12 +70,15 @@ class SupervisedEngine:
 
     async def update_weights(self, weights: Mapping[str, Any], version: int) -> None:
         """As the engine's; running requests go on with the new weights."""
-        engine = self._running
-        self._version = version
-        try:
-            await engine.update_weights(weights, version)
-        except EngineError:
-            await self._mend(engine)
+        async with self._mending:  # a restart under way has the earlier weights, and ends first
+            engine, self._version = self._running, version
+            try:
+                await engine.update_weights(weights, version)
+                return
+            except EngineError:
+                if self._closed:
+                    raise
+        await self._mend(engine)
 
     async def release(self, session: str) -> None:
         """As the engine's; a broken one has forgotten it anyway."""
@@ -81,8 +86,10 @@ class SupervisedEngine:
             await self._running.release(session)
 
     async def close(self) -> None:
-        """Close the engine; waiting requests fail."""
+        """Close the engine, and one that is being started; waiting requests fail."""
         self._closed = True
+        if self._restart is not None:
+            await asyncio.wait([self._restart])
         if self._engine is not None:
             await self._engine.close()
 
@@ -93,7 +100,15 @@ class SupervisedEngine:
         return self._engine
 
     async def _mend(self, broken: Engine) -> None:
-        """Start another one, unless somebody else just did."""
+        """Return once there is another one."""
+        while self._engine is broken and not self._closed:
+            if self._restart is None or self._restart.done():
+                self._restart = asyncio.create_task(self._start_again(broken), name="palaestra-engine-restart")
+                self._restart.add_done_callback(lambda task: task.cancelled() or task.exception())
+            await asyncio.shield(self._restart)
+
+    async def _start_again(self, broken: Engine) -> None:
+        """Start another one, unless that was done meanwhile."""
         async with self._mending:
             if self._engine is broken and not self._closed:
                 self.restarted += 1

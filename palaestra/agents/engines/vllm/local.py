@@ -6,6 +6,7 @@ import asyncio
 import os
 import uuid
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from palaestra.agents.engines.vllm.options import VLLMOptions
@@ -31,8 +32,14 @@ class LocalTransport:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         arguments = {"skip_tokenizer_init": True, "disable_log_stats": True, **self.options.arguments()}
+        thread = ThreadPoolExecutor(1, thread_name_prefix="vllm-start")
+        starting = thread.submit(AsyncLLM.from_engine_args, AsyncEngineArgs(**arguments))
+        thread.shutdown(wait=False)
         try:
-            self._llm = await asyncio.to_thread(AsyncLLM.from_engine_args, AsyncEngineArgs(**arguments))
+            self._llm = await asyncio.wrap_future(starting)
+        except asyncio.CancelledError:
+            starting.add_done_callback(_abandoned)  # a thread goes on all the same
+            raise
         except Exception as error:  # whatever a model, a machine or a setting makes vLLM raise
             raise EngineError(f"vLLM does not start with {self.options.folder}: {error}") from error
 
@@ -96,6 +103,12 @@ class LocalTransport:
             return await call
         except Exception as error:
             raise EngineError(f"vLLM failed: {_reason(error)}") from error
+
+
+def _abandoned(starting: Future[Any]) -> None:
+    """Nobody waits for this vLLM any more."""
+    if not starting.cancelled() and starting.exception() is None:
+        starting.result().shutdown()
 
 
 def _lora(adapter: Adapter | None) -> Any:
