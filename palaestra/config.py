@@ -459,8 +459,8 @@ class TrainerConfig(Config, frozen=True, kw_only=True):
     """Where tokens may be of older weights, add the plug-in `mismatch` (truncated importance sampling) to an algorithm
     that does not have it; its settings are under `algorithm.settings.mismatch`."""
     restarts: NonNegative = 3
-    """How often a request may find the engine broken and be asked again of another one, started with the newest weights;
-    then its error is its episode's. Engines that a run starts are not counted together."""
+    """How often a request may find the engine broken and be asked again of another one, with the newest weights; then its
+    error is its episode's. Requests are counted one by one, whatever others found."""
 
 
 class CheckpointConfig(Config, frozen=True, kw_only=True):
