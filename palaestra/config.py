@@ -459,8 +459,8 @@ class TrainerConfig(Config, frozen=True, kw_only=True):
     """Where tokens may be of older weights, add the plug-in `mismatch` (truncated importance sampling) to an algorithm
     that does not have it; its settings are under `algorithm.settings.mismatch`."""
     restarts: NonNegative = 3
-    """How often a request may find the engine broken and be asked again of another one, with the newest weights; then its
-    error is its episode's. Requests are counted one by one, whatever others found."""
+    """How often a request may find the engine broken and be asked again of another one, with the newest weights, before
+    its error becomes that of its episode. Requests are counted one by one."""
 
 
 class CheckpointConfig(Config, frozen=True, kw_only=True):
