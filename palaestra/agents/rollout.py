@@ -16,7 +16,7 @@ from palaestra.agents.agent import Agent
 from palaestra.agents.attempt import Attempt, together
 from palaestra.agents.episode import EnvMaker, Episode, RolloutLimits
 from palaestra.agents.planner import Planner, Setting
-from palaestra.envs.isolation.queueing import Places
+from palaestra.envs.places import Places
 from palaestra.envs.registry import spec
 from palaestra.errors import PalaestraError
 from palaestra.trajectories.record import Trajectory

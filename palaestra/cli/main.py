@@ -10,11 +10,11 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING
 
-from palaestra.errors import ConfigError, PalaestraError, UnknownNameError
+from palaestra.errors import PalaestraError, UnknownNameError
+from palaestra.imports import import_module_or_file
 from palaestra.interrupts import interrupting_after_imports
 
 if TYPE_CHECKING:
@@ -158,23 +158,6 @@ def load_command(name: str) -> tuple[ModuleType, Parser]:
     parser = Parser(f"palaestra {name}", f"{command.__doc__}".strip(), command.EXAMPLES)
     command.configure(parser)
     return command, parser
-
-
-def import_module_or_file(name: str) -> None:
-    """Import a module, found also in the working directory, or a `.py` file.
-
-    Raises:
-        ConfigError: there is no such module, or its import fails.
-    """
-    path = Path(name)
-    folder, module = (path.parent, path.stem) if path.suffix == ".py" else (Path(), name)
-    sys.path.insert(0, str(folder.resolve()))
-    try:
-        importlib.import_module(module)
-    except PalaestraError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"cannot import {name}: {type(error).__name__}: {error}") from error
 
 
 def _help(group: str = "") -> str:

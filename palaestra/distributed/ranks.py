@@ -25,6 +25,7 @@ from palaestra.config import Recipe
 from palaestra.distributed.cluster import check_room, demand_of, options_of
 from palaestra.distributed.mailbox import PAUSE_SECONDS, Mailbox, Sender
 from palaestra.errors import PalaestraError, TrainingError
+from palaestra.imports import import_module_or_file
 from palaestra.training.player import InProcessPlayer
 from palaestra.training.run import RunResult, train
 from palaestra.training.trainer import Progress
@@ -54,8 +55,6 @@ class Rank:
     """What runs in the actor. It has one thread, the main one, so that it is interrupted as any run is."""
 
     def __init__(self, errand: Errand) -> None:
-        from palaestra.cli.main import import_module_or_file
-
         self.errand = errand
         sys.path.extend(entry for entry in errand.path if entry not in sys.path)
         with suppress(OSError):

@@ -31,6 +31,7 @@ from palaestra.distributed.engine import RemoteEngine
 from palaestra.distributed.policy import Policy
 from palaestra.distributed.weights import Skeleton, built, unpack
 from palaestra.envs.registry import make
+from palaestra.imports import import_module_or_file
 from palaestra.trajectories.store import encoded
 
 
@@ -70,8 +71,6 @@ class Worker:
     """What runs in the actor; all methods are called in one event loop."""
 
     def __init__(self, setup: Setup) -> None:
-        from palaestra.cli.main import import_module_or_file
-
         torch.set_num_threads(setup.threads)
         sys.path.extend(entry for entry in setup.path if entry not in sys.path)
         for name in setup.imports:

@@ -47,7 +47,7 @@ def test_json_has_the_documented_shape() -> None:
     shape = json.loads(result.to_json())
     assert set(shape) == {
         "suite", "agent", "n", "success", "reward", "length", "invalid_rate", "by_kind", "statuses", "env_steps",
-        "tokens_generated", "seconds", "temperature", "top_k", "top_p",
+        "tokens_generated", "seconds", "temperature", "top_k", "top_p", "usage",
     }  # fmt: skip
     assert set(shape["success"]) == {"value", "n", "low", "high"}
     assert set(shape["by_kind"]["heat"]) == {"success", "length", "reward"}

@@ -105,7 +105,8 @@ def test_nothing_is_left_of_a_pool_whose_process_was_killed(place):
         assert {thing.holder.pid for thing in held} == {holder.process.pid}
         assert {"docker": "container", "bubblewrap": "process"}[name] in {thing.kind for thing in held}
         asyncio.run(reaper.reap())
-        assert {thing.name for thing in held} <= {thing.name for thing in things()}, "alive: left alone"
+        staying = {thing.name for thing in held if "-copier-" not in thing.name}  # copiers end by themselves
+        assert staying <= {thing.name for thing in things()}, "alive: left alone"
         holder.kill()
         assert asyncio.run(reaper.reap()).kept == {}
         assert things() == []

@@ -28,7 +28,8 @@ from palaestra.envs.isolation.protocol import (
     StepDone,
     Value,
 )
-from palaestra.envs.isolation.queueing import Places, places
+from palaestra.envs.isolation.queueing import places
+from palaestra.envs.places import Places
 from palaestra.envs.registry import EnvSpec
 from palaestra.envs.tasks import Task
 from palaestra.errors import DeadlineError, EnvError, WorkerError

@@ -17,7 +17,7 @@ from palaestra.agents.models import LoadedModel
 from palaestra.agents.opening import language_agent
 from palaestra.agents.planner import Planner
 from palaestra.config import Recipe
-from palaestra.envs.isolation.queueing import Places
+from palaestra.envs.places import Places
 from palaestra.errors import ConfigError
 from palaestra.training.asynchronous.seat import Seat
 from palaestra.training.player import InProcessPlayer, Player, Plays

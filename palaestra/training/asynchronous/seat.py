@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from palaestra.agents.engines.base import Completion, Engine, Request
-from palaestra.envs.isolation.queueing import Places
+from palaestra.envs.places import Places
 
 
 class Seat:

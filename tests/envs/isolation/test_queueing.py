@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from support.isolated_envs import Bad, Ledger, spec
 
 from palaestra.envs.isolation.placement import Deadlines, Placement, placed
-from palaestra.envs.isolation.queueing import Places, places
+from palaestra.envs.isolation.queueing import places
+from palaestra.envs.places import Places
 from palaestra.envs.registry import make, register
 from palaestra.errors import DeadlineError, EnvError, WorkerError
 

@@ -6,7 +6,7 @@ from support.levers import tiny_model
 
 from palaestra.agents.engines.base import Request, SamplingParams
 from palaestra.agents.engines.torch_engine import TorchEngine
-from palaestra.envs.isolation.queueing import Places
+from palaestra.envs.places import Places
 from palaestra.training.asynchronous.seat import Seat
 
 REQUEST = Request(prompt=[5, 6, 7], sampling=SamplingParams(max_tokens=4), session="a")
