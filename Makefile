@@ -28,8 +28,11 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# All of them, also behind one that misses its bar. The two left out write files of the project.
 bench: $(VENV)/.dev
-	@set -e; for script in benchmarks/*.py; do case $$script in */_*|*/suite_results.py) ;; *) $(BIN)/python $$script ;; esac; done
+	@failed=; for script in benchmarks/[!_]*.py; do \
+	  case $$script in */suite_results.py|*/record_latencies.py) ;; *) $(BIN)/python $$script || failed="$$failed $$script" ;; esac; \
+	done; test -z "$$failed" || { echo "failed or below the bar:$$failed" >&2; exit 1; }
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
