@@ -41,25 +41,19 @@ class RayPlayer(InProcessPlayer):
 
     def __init__(self, recipe: Recipe, loaded: LoadedModel, imports: Sequence[str] = ()) -> None:
         super().__init__(recipe, loaded)
-        self._imports = imports
-        self._crew_size = crew_size(recipe)
-        """Counted once: what ended a moment ago would still take room."""
-        self._hire()
+        size = crew_size(recipe)  # before the engines take room
+        self._engines = hire_engines(recipe)
+        self._workers = hire(recipe, size, imports, self._engines)
+        cluster = recipe.cluster
+        self._dispatcher: Dispatcher[Job, list[bytes]] = Dispatcher(
+            self._workers, cluster.deaths, cluster.start_seconds
+        )
         self._skeleton = ray.put(skeleton_of(loaded))
         self._serial = -1
         self._state: Any = None
         """Which weights were handed over last."""
         self._packing: Any = None
         """Where they are in the object store."""
-
-    def _hire(self) -> None:
-        self._engines = hire_engines(self.recipe)
-        self._workers = hire(self.recipe, self._crew_size, self._imports, self._engines)
-        cluster = self.recipe.cluster
-        self._dispatcher: Dispatcher[Job, list[bytes]] = Dispatcher(
-            self._workers, cluster.deaths, cluster.start_seconds
-        )
-        self._closed = False
 
     @property
     def workers(self) -> Sequence[ActorWorker]:
@@ -72,8 +66,7 @@ class RayPlayer(InProcessPlayer):
         return self._dispatcher.lost
 
     async def close(self) -> None:
-        """End every actor; whoever plays after that has others."""
-        self._closed = True
+        """End every actor."""
         for worker in self._workers:
             worker.kill()
         dismiss(self._engines)
@@ -100,8 +93,6 @@ class RayPlayer(InProcessPlayer):
     ) -> list[Trajectory]:
         if planner is not None:
             planner.check(agent)
-        if self._closed:  # an asynchronous trainer closes its player before the last evaluations
-            self._hire()
         await self._dispatcher.staffed()
         orders = Orders(self._who(agent), limits, planner)
         results: list[Trajectory | None] = [None] * len(episodes)
