@@ -100,11 +100,9 @@ def _train(recipe: Recipe, resume: bool, progress: Progress | None, open_player:
     directory = open_directory(parts.recipe, resume=resume)
     with opened(directory, tensorboard=recipe.tensorboard) as (metrics, store):
         trainer = parts.trainer(directory, metrics, store, progress)
-        checkpoint = load_latest(directory / "checkpoints") if resume else None
-        if checkpoint is not None:
-            trainer.restore(checkpoint)
-        trainer.epoch = began - max(before.wall_seconds, trainer.counters.wall_seconds)
-        run = _Run(parts.recipe, directory, parts.loaded, parts.player, trainer, parts.suites["test"])
+        trainer.epoch = began - before.wall_seconds
+        earlier = before if resume else None
+        run = _Run(parts.recipe, directory, parts.loaded, parts.player, trainer, parts.suites["test"], earlier)
         result = run_to_the_end(run.complete(), cancellable=True)
     result.counters.wall_seconds = time.perf_counter() - trainer.epoch
     more = curriculum_summary(trainer.learner.algorithm.parts)
@@ -247,10 +245,14 @@ class _Run:
     player: Player
     trainer: Trainer
     test: TaskSuite | None
+    before: Costs | None
+    """Of the sessions that this one resumes."""
 
     async def complete(self) -> RunResult:
         results: dict[str, EvalResult] = {}
         try:
+            if self.before is not None:
+                self._restore(self.before)
             if self.trainer.counters.iteration == 0:
                 await self._evaluate("warm", results)
             stopped = await self.trainer.run()
@@ -265,11 +267,18 @@ class _Run:
         except TrainingError as error:
             raise TrainingError(f"{error}{self.trainer.spoilt()}") from error
         finally:
+            await self.trainer.collector.close()
             await self.player.close()
         earlier = self.directory / "eval" / "warm.json"
         if "warm" not in results and earlier.exists():
             results["warm"] = EvalResult.load(earlier)
         return RunResult(self.directory, stopped, self.trainer.counters, results)
+
+    def _restore(self, before: Costs) -> None:
+        trainer, checkpoint = self.trainer, load_latest(self.directory / "checkpoints")
+        if checkpoint is not None:
+            trainer.restore(checkpoint)
+            trainer.epoch -= max(trainer.counters.wall_seconds - before.wall_seconds, 0)
 
     async def _evaluate(self, tag: str, results: dict[str, EvalResult], agent: Agent | None = None) -> None:
         """Evaluate on the test suite, write `eval/TAG.json`; a scripted agent that cannot play there is left out.

@@ -176,7 +176,7 @@ def test_tools_are_taken_by_the_endpoint(url: str) -> None:
 
 @pytest.mark.parametrize("tokens", [False, True])
 def test_a_context_that_is_too_small_is_told(url: str, model: Path, tokens: bool) -> None:
-    settings = ApiSettings(max_tokens=CONTEXT - 10, tokenizer=str(model) if tokens else "")
+    settings = ApiSettings(system="Go on. " * CONTEXT, max_tokens=24, tokenizer=str(model) if tokens else "")
     (trajectory,) = played(url, settings, n=1)
     assert "says that the prompt is too long: " in trajectory.error
 

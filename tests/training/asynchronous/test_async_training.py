@@ -1,6 +1,7 @@
 """Whole asynchronous runs of the levers."""
 
 import asyncio
+import gc
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from support.runs import PLAIN, played, prepared, train_rows
 
 from palaestra.envs.core import Step
 from palaestra.envs.registry import register
+from palaestra.errors import PalaestraError
 from palaestra.training import trainer
 from palaestra.training.asynchronous.staleness import staleness_histogram
 from palaestra.training.checkpoint import load_latest, save_checkpoint
@@ -65,6 +67,15 @@ def test_it_learns(tmp_path: Path) -> None:
     success = [row["success"] for row in rows]
     assert sum(success[:3]) / 3 < 0.5
     assert sum(success[-5:]) / 5 > 0.9
+
+
+def test_a_run_that_dies_before_it_trains_leaves_no_file_open(tmp_path: Path) -> None:
+    def dies(row: Any) -> None:
+        raise PalaestraError("dead")
+
+    with pytest.raises(PalaestraError, match="dead"):
+        train(levers_recipe(prepared(tmp_path), "trainer.mode=async"), progress=dies)
+    gc.collect()  # what is open still is a warning, and warnings are errors here
 
 
 def test_a_slow_checkpoint_ends_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
