@@ -64,9 +64,10 @@ class Rank:
 
     def address(self) -> tuple[str, int]:
         """Where the ranks meet, if this is the first of them."""
+        here = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         with socket.socket() as free:
-            free.bind(("", 0))
-            return str(ray.util.get_node_ip_address()), int(free.getsockname()[1])  # type: ignore[no-untyped-call]
+            free.bind((here, 0))
+            return here, int(free.getsockname()[1])
 
     def train(self, resume: bool, mailbox: Any, environment: dict[str, str]) -> RunResult:
         """Train; `environment` says which of how many this is, in torchrun's variables."""

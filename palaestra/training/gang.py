@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -32,6 +32,7 @@ from palaestra.training.ranks import exchanged, on_first, rank, ranks
 from palaestra.trajectories.record import Trajectory
 from palaestra.trajectories.store import decoded, encoded
 
+T = TypeVar("T")
 LOST = re.compile("connection|gloo|nccl|peer|broken pipe|timed out", re.IGNORECASE)
 """In what torch says where another rank has gone."""
 PATIENCE = timedelta(hours=6)
@@ -122,8 +123,9 @@ class GangPlayer:
         progress: Progress | None = None,
     ) -> EvalResult:
         """As `Player.evaluate`, by the first rank."""
-        work = self.inner.evaluate(suite, episodes, name=name, version=version, store=store, progress=progress)
-        return await _by_first(work)
+        return await by_first(
+            lambda: self.inner.evaluate(suite, episodes, name=name, version=version, store=store, progress=progress)
+        )
 
     async def evaluate_agent(
         self,
@@ -136,8 +138,8 @@ class GangPlayer:
         progress: Progress | None = None,
     ) -> EvalResult:
         """As `Player.evaluate_agent`, by the first rank."""
-        return await _by_first(
-            self.inner.evaluate_agent(agent, suite, episodes, name=name, store=store, progress=progress)
+        return await by_first(
+            lambda: self.inner.evaluate_agent(agent, suite, episodes, name=name, store=store, progress=progress)
         )
 
     async def close(self) -> None:
@@ -154,18 +156,22 @@ def by_group(episodes: Sequence[Episode], count: int) -> list[list[int]]:
     return parts
 
 
-async def _by_first(work: Any) -> EvalResult:
-    """The first rank does it; all get what came of it."""
+async def by_first(work: Callable[[], Awaitable[T]]) -> T:
+    """What `work` gives on the first rank, which alone does it.
+
+    Raises:
+        DataError: as the first rank's.
+        TrainingError: the first rank failed otherwise.
+    """
     if rank():
-        work.close()
         told: list[Any] = exchanged(None)
         kind, value = told[0]
         if kind != "played":
             raise _failure(kind, value)
-        result: EvalResult = value
-        return result
+        done: T = value
+        return done
     try:
-        result = await work
+        result = await work()
     except BaseException as error:
         exchanged(_reason(error))
         raise

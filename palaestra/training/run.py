@@ -31,13 +31,14 @@ from palaestra.summary import Costs, costs_so_far, write_summary
 from palaestra.training.algorithms import build_algorithm, resolve_algorithm
 from palaestra.training.asynchronous.collector import AsyncCollector
 from palaestra.training.asynchronous.correction import corrected
+from palaestra.training.asynchronous.gang import GangCollector
 from palaestra.training.asynchronous.journal import Journal
 from palaestra.training.asynchronous.resident import ResidentPlayer, resident_player
 from palaestra.training.checkpoint import load_latest
-from palaestra.training.collector import Collector
+from palaestra.training.collector import BuildRows, Collector
 from palaestra.training.directory import check_directory, open_directory
-from palaestra.training.engine_player import local_player
-from palaestra.training.gang import joined, shared_out
+from palaestra.training.engine_player import check_adapters, local_player
+from palaestra.training.gang import GangPlayer, joined, shared_out
 from palaestra.training.learner import Learner
 from palaestra.training.levels import curriculum_suite, curriculum_summary
 from palaestra.training.lora import add_lora, has_lora
@@ -120,6 +121,7 @@ def check_recipe(recipe: Recipe) -> None:
     algorithm = build_algorithm(resolved(recipe))
     for part in algorithm.parts.attachments:
         part.check()
+    check_adapters(recipe)
     _suites(recipe)
     resolve_model(recipe.model.reference)
     if recipe.tensorboard:
@@ -167,8 +169,6 @@ class _Parts:
             reference = on_first(lambda: str(base_model(recipe, train_on, progress)), TrainingError)
         loaded = load_model(reference, dtype=recipe.model.dtype, device=recipe.model.device)
         if recipe.model.lora.rank:
-            if recipe.engine.kind != "torch":
-                raise ConfigError("model.lora: adapters play with engine.kind=torch; leave engine.kind at that")
             add_lora(loaded.model, recipe.model.lora, recipe.seed)
         player, learner = shared_out(open_player(recipe, loaded)), _learner(recipe, loaded)
         for part in learner.algorithm.parts.attachments:
@@ -197,13 +197,17 @@ class _Parts:
         build = partial(build_rows, temperature=recipe.agent.temperature, invalid_penalty=algorithm.invalid_penalty)
         if recipe.trainer.mode == "sync":
             return Rounds(self.sampler, self.player, algorithm.parts, build)
-        if ranks() > 1:
-            raise ConfigError("trainer.mode=async has one learner process; use trainer.mode=sync with several ranks")
-        player = resident_player(recipe, self.loaded, self.player)
-        rounds = Rounds(self.sampler, player, algorithm.parts, build)
+        if ranks() == 1:
+            return self._asynchronous(self.player, directory, build)
+        assert isinstance(self.player, GangPlayer)
+        return GangCollector(None if rank() else self._asynchronous(self.player.inner, directory, build))
+
+    def _asynchronous(self, player: Player, directory: Path, build: BuildRows) -> AsyncCollector:
+        resident = resident_player(self.recipe, self.loaded, player)
+        rounds = Rounds(self.sampler, resident, self.learner.algorithm.parts, build)
         journal = Journal(directory / "trajectories" / "pending.ptj")
-        weights, own = self.loaded.model.state_dict, isinstance(player, ResidentPlayer)
-        return AsyncCollector(recipe, rounds, player, journal, weights, owns_player=own)
+        weights, own = self.loaded.model.state_dict, isinstance(resident, ResidentPlayer)
+        return AsyncCollector(self.recipe, rounds, resident, journal, weights, owns_player=own)
 
 
 def _suites(recipe: Recipe) -> dict[str, TaskSuite | None]:
