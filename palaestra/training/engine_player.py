@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+import secrets
 import tempfile
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -14,10 +14,11 @@ from torch import nn
 
 from palaestra.agents.engines.base import Engine
 from palaestra.agents.engines.supervised import SupervisedEngine
-from palaestra.agents.engines.vllm.checkpoint import WEIGHTS, write_checkpoint, write_weights
+from palaestra.agents.engines.vllm.adapters import Adapters
+from palaestra.agents.engines.vllm.checkpoint import copy_weights, write_checkpoint, write_weights
 from palaestra.agents.engines.vllm.engine import VLLMEngine
 from palaestra.agents.engines.vllm.local import LocalTransport
-from palaestra.agents.engines.vllm.options import VLLMOptions
+from palaestra.agents.engines.vllm.options import VLLMOptions, largest_rank
 from palaestra.agents.engines.vllm.sender import Sender
 from palaestra.agents.engines.vllm.served import ServedTransport
 from palaestra.agents.engines.vllm.server import VLLMServer
@@ -26,7 +27,8 @@ from palaestra.agents.language import LanguageAgent
 from palaestra.agents.models import LoadedModel
 from palaestra.agents.opening import language_agent
 from palaestra.config import AgentConfig, EngineConfig, Recipe
-from palaestra.errors import EngineError
+from palaestra.errors import ConfigError, EngineError
+from palaestra.training.lora import NAME, has_lora
 from palaestra.training.parity import ProbedEngine
 from palaestra.training.player import InProcessPlayer, Player
 
@@ -52,6 +54,7 @@ class EnginePlayer(InProcessPlayer):
         """At this moment: the learner's weights are those that the engine is given."""
         self._kept: Mapping[str, Any] = {}
         """The weights that were handed over last, where `exchange` does not have them."""
+        self._adapters = adapters_of(recipe.engine, loaded, Path(self._folder.name))
 
     @property
     def restarts(self) -> int:
@@ -80,6 +83,8 @@ class EnginePlayer(InProcessPlayer):
     async def close(self) -> None:
         """End the engine."""
         await self._supervised.close()
+        if self._adapters is not None:
+            self._adapters.clear()
         self._folder.cleanup()
 
     @asynccontextmanager
@@ -115,17 +120,15 @@ class EnginePlayer(InProcessPlayer):
     async def _start(self, version: int) -> Engine:
         """A fresh engine with the weights that were handed over last, of which the learner may be changing its own now;
         a server that runs already is handed them."""
-        probed, config, folder = self._engine, self.recipe.engine, Path(self._folder.name)
-        exchange, present = exchange_of(config, folder), not self._handed or self._handing
+        probed, folder = self._engine, Path(self._folder.name)
+        present = not self._handed or self._handing
         if self._kept and not present:
-            write_weights(exchange, self._kept)
-        engine = await start_engine(self.recipe, self.loaded, folder, present=present)
-        served = bool(config.url) and probed is not None  # else `_ready` hands them over
+            write_weights(exchange_of(self.recipe.engine, folder), self._kept)
+        # What adapters are trained beside stays as it is, whatever the learner is doing.
+        whole = present or self._adapters is not None
+        engine = await start_engine(self.recipe, self.loaded, folder, present=whole, adapters=self._adapters)
         try:
-            if served and not present:
-                await engine.reload(exchange, version)
-            else:
-                await engine.update_weights(self.loaded.model.state_dict() if served else {}, version)
+            await self._renew(engine, version, present)
             if probed is not None and not self._handing:  # a hand-over compares by itself
                 await probed.check_again(engine)
         except BaseException:
@@ -133,13 +136,28 @@ class EnginePlayer(InProcessPlayer):
             raise
         return engine
 
+    async def _renew(self, engine: VLLMEngine, version: int, present: bool) -> None:
+        """Hand over what an engine that has just started does not have; the first time, `_ready` does."""
+        again, served = self._engine is not None, bool(self.recipe.engine.url)
+        if served and (self._adapters is not None or (again and not present)):
+            await engine.reload(exchange_of(self.recipe.engine, Path(self._folder.name)), version)
+        if self._adapters is not None and self._adapters.newest is not None and not present:
+            await engine.update_adapter(self._adapters.newest, version)
+        elif present:
+            lacks = again and (served or self._adapters is not None)
+            await engine.update_weights(self.loaded.model.state_dict() if lacks else {}, version)
+        elif not served:
+            await engine.update_weights({}, version)
+
 
 def local_player(recipe: Recipe, loaded: LoadedModel) -> Player:
     """Who plays in this process, with the engine that the recipe names."""
     return InProcessPlayer(recipe, loaded) if recipe.engine.kind == "torch" else EnginePlayer(recipe, loaded)
 
 
-async def start_engine(recipe: Recipe, loaded: LoadedModel, folder: Path, *, present: bool = True) -> VLLMEngine:
+async def start_engine(
+    recipe: Recipe, loaded: LoadedModel, folder: Path, *, present: bool = True, adapters: Adapters | None = None
+) -> VLLMEngine:
     """Start vLLM with the model, as `recipe.engine` says.
 
     Args:
@@ -147,6 +165,7 @@ async def start_engine(recipe: Recipe, loaded: LoadedModel, folder: Path, *, pre
         loaded: the model; its weights are not known to a server that runs already, before they are handed over.
         folder: takes what vLLM reads, and its log.
         present: with the model's weights as they are now; else with those that were handed over last.
+        adapters: writes the model's adapters, where it is trained by such.
 
     Raises:
         EngineError: it does not start.
@@ -158,17 +177,37 @@ async def start_engine(recipe: Recipe, loaded: LoadedModel, folder: Path, *, pre
     if present and not config.url:
         write_checkpoint(options.folder, loaded)
     elif not config.url:
-        shutil.copyfile(exchange / WEIGHTS, options.folder / WEIGHTS)
+        copy_weights(exchange, options.folder)
     transport = _transport(config, options, folder)
     sender = None
     if config.transfer != "file":
         sender = Sender(transport, config.transfer, loaded.model, workers=config.gpus)
-    return await VLLMEngine(transport, exchange, exchange=exchange, sender=sender).start()
+    return await VLLMEngine(transport, exchange, exchange=exchange, sender=sender, adapters=adapters).start()
 
 
 def exchange_of(config: EngineConfig, folder: Path) -> Path:
     """Where weights are handed over, and stay until the next hand-over; `folder` as in `start_engine`."""
     return Path(config.exchange).expanduser() if config.exchange else folder / "exchange"
+
+
+def adapters_of(config: EngineConfig, loaded: LoadedModel, folder: Path) -> Adapters | None:
+    """Who writes the model's adapters; `None` where it has none. `folder` as in `start_engine`."""
+    if not has_lora(loaded.model):
+        return None
+    place = exchange_of(config, folder) / f"adapters-{secrets.token_hex(4)}"
+    return Adapters(place, loaded.model.peft_config[NAME])
+
+
+def check_adapters(recipe: Recipe) -> None:
+    """Find out before anything is loaded whether an engine can be handed the recipe's adapters.
+
+    Raises:
+        ConfigError: they are to be sent from GPU to GPU, or are too large for vLLM.
+    """
+    if recipe.model.lora.rank and recipe.engine.kind != "torch":
+        largest_rank(recipe.model.lora.rank)
+        if recipe.engine.transfer != "file":
+            raise ConfigError("model.lora: vLLM reads adapters from files; leave engine.transfer at file")
 
 
 def options_of(recipe: Recipe, loaded: LoadedModel, folder: Path) -> VLLMOptions:
@@ -191,6 +230,7 @@ def options_of(recipe: Recipe, loaded: LoadedModel, folder: Path) -> VLLMOptions
         memory_share=config.memory_share,
         gpus=config.gpus,
         eager=config.eager or device == "cpu",
+        lora_rank=recipe.model.lora.rank,
         transfer=config.transfer,
         untie=device == "cpu" and bool(getattr(loaded.model.config, "tie_word_embeddings", False)),
     )

@@ -13,12 +13,14 @@ from support.runs import prepared
 
 from palaestra.agents.engines.base import Request, SamplingParams
 from palaestra.agents.engines.torch_engine import TorchEngine
+from palaestra.agents.engines.vllm.adapters import Adapters
 from palaestra.agents.engines.vllm.checkpoint import write_weights
 from palaestra.agents.engines.vllm.options import VLLMOptions
 from palaestra.agents.models import LoadedModel, load_model
 from palaestra.config import Recipe
-from palaestra.errors import TrainingError
+from palaestra.errors import ConfigError, TrainingError
 from palaestra.training import engine_player
+from palaestra.training.lora import NAME, add_lora, has_lora, own_weights
 from palaestra.training.run import train
 
 PLAIN = ["engine.kind=vllm", "evaluation.test_episodes=0", "evaluation.every=0"]
@@ -42,17 +44,29 @@ class Served:
 class Reading:
     """Stands for `VLLMEngine`."""
 
-    def __init__(self, transport: Served, folder: Path, *, exchange: Path, sender: None) -> None:
-        self.transport, self.exchange = transport, exchange
+    def __init__(
+        self, transport: Served, folder: Path, *, exchange: Path, sender: None, adapters: Adapters | None
+    ) -> None:
+        self.transport, self.exchange, self.adapters = transport, exchange, adapters
 
     async def start(self) -> "Reading":
         await self.transport.start()
         return self
 
     async def update_weights(self, weights: Mapping[str, Any], version: int) -> None:
+        if weights and self.adapters is not None:
+            await self.update_adapter(self.adapters.write(weights, version), version)
+            return
         if weights:
             write_weights(self.exchange, weights)
         await self.transport.engine.update_weights(dict(weights), version)
+
+    async def update_adapter(self, folder: Path, version: int) -> None:
+        model: Any = self.transport.model
+        if has_lora(model):
+            model.delete_adapter(NAME)
+        model.load_adapter(str(folder), adapter_name=NAME)
+        await self.transport.engine.update_weights({}, version)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.transport.engine, name)
@@ -120,3 +134,52 @@ def test_it_starts_again_from_the_last_hand_over(tmp_path: Path, monkeypatch: py
         await player.close()
 
     asyncio.run(go())
+
+
+def test_it_starts_again_from_the_adapter_of_the_last_hand_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("peft", reason="peft is not installed: pip install 'palaestra[lora]'")
+    served: list[Served] = []
+    monkeypatch.setattr(engine_player, "_transport", lambda config, options, folder: Served(options, served))
+    monkeypatch.setattr(engine_player, "VLLMEngine", Reading)
+    recipe = levers_recipe(prepared(tmp_path), *PLAIN, "trainer.mode=async", "model.lora.rank=2")
+    loaded = load_model(tmp_path / "base")
+    add_lora(loaded.model, recipe.model.lora, 0)
+    request = Request(prompt=[5, 6, 7], sampling=SamplingParams(max_tokens=4))
+
+    async def go() -> None:
+        player = engine_player.EnginePlayer(recipe, loaded)
+        await player.update_weights(loaded.model.state_dict(), 3)
+        shake(loaded.model, 0.5)
+        await player.update_weights(loaded.model.state_dict(), 4)
+        handed, before = adapter(loaded.model), await player._supervised.generate(request)
+        shake(loaded.model, 1.0)  # the update goes on meanwhile
+        await served[-1].close()
+        assert await player._supervised.generate(request) == before
+        assert player.restarts == 1
+        assert served[-1].options.lora_rank == 2
+        assert adapter(served[-1].model) == handed != adapter(loaded.model)
+        await served[-1].close()
+        await player.update_weights(loaded.model.state_dict(), 5)  # a hand-over finds it dead
+        assert adapter(served[-1].model) == adapter(loaded.model)
+        assert player._engine is not None
+        assert player._engine.weight_version == 5
+        await player.close()
+
+    asyncio.run(go())
+
+
+@torch.no_grad()
+def shake(model: Any, size: float) -> None:
+    for parameter in own_weights(model).values():
+        parameter.add_(torch.randn_like(parameter) * size)
+
+
+def adapter(model: Any) -> bytes:
+    return fingerprint(own_weights(model))
+
+
+def test_adapters_are_handed_over_in_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"leave engine\.transfer at file"):
+        train(levers_recipe(prepared(tmp_path), *PLAIN, "engine.transfer=nccl", "model.lora.rank=2"))

@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from palaestra.agents.engines.base import Completion, Request, SamplingParams
 from palaestra.agents.engines.supervised import SupervisedEngine
+from palaestra.agents.engines.vllm import engine as engine_module
+from palaestra.agents.engines.vllm.adapters import Adapters
 from palaestra.agents.engines.vllm.engine import VLLMEngine
 from palaestra.agents.engines.vllm.transport import Adapter, Raw
 from palaestra.errors import EngineError
@@ -55,10 +59,10 @@ class FakeTransport:
         await self._did(step)
 
     async def add_adapter(self, adapter: Adapter) -> None:
-        await self._did(f"add {adapter.name}")
+        await self._did(f"add {adapter.name.partition('.')[0]}")
 
     async def remove_adapter(self, adapter: Adapter) -> None:
-        await self._did(f"remove {adapter.name}")
+        await self._did(f"remove {adapter.name.partition('.')[0]}")
 
     async def close(self) -> None:
         await self._did("close")
@@ -205,3 +209,78 @@ def test_an_adapter_that_new_weights_replace_is_unloaded() -> None:
         await engine.reload(FOLDER, 3)
 
     assert run(script).log[-2:] == ["resume", "remove palaestra@1"]
+
+
+class Config:
+    """Stands for peft's `LoraConfig`."""
+
+    def save_pretrained(self, folder: Path) -> None:
+        (folder / "adapter_config.json").write_text("{}")
+
+
+LORA = "model.layers.0.q_proj.lora_A.default.weight"
+
+
+def adapted(value: float) -> dict[str, torch.Tensor]:
+    """Weights of a model with one adapter."""
+    return {LORA: torch.full((1, 2), value), "model.layers.0.q_proj.base_layer.weight": torch.ones(2, 2)}
+
+
+def test_adapters_alone_are_handed_over_and_the_old_ones_go(tmp_path: Path) -> None:
+    adapters = Adapters(tmp_path, Config())
+
+    def files() -> list[str]:
+        return sorted(path.name for path in tmp_path.iterdir())
+
+    async def go() -> list[str]:
+        transport = FakeTransport()
+        engine = await VLLMEngine(transport, FOLDER, adapters=adapters).start()
+        await engine.update_weights(adapted(1.0), 1)
+        before = await sampling(engine, transport)
+        await engine.update_weights(adapted(2.0), 2)
+        assert files() == ["1.1", "2.2"], "the first is still in use"
+        transport.go.set()
+        assert (await before).weight_version == 1
+        assert files() == ["2.2"]
+        assert engine.weight_version == 2
+        await engine.close()
+        return transport.log
+
+    log = asyncio.run(go())
+    assert [each for each in log if "@" in each] == [
+        *("add palaestra@1", "add palaestra@2", "remove palaestra@1", "remove palaestra@2"),
+    ]
+    assert files() == ["2.2"], "for the engine that takes its place"
+    (written,) = load_file(tmp_path / "2.2" / "adapter_model.safetensors").items()
+    assert written[0] == "base_model.model.model.layers.0.q_proj.lora_A.weight"
+    assert written[1].tolist() == [[2.0, 2.0]]
+    adapters.clear()
+    assert not tmp_path.exists()
+
+
+def test_names_of_adapters_are_those_of_nobody_else() -> None:
+    async def names() -> list[str]:
+        found: list[str] = []
+
+        class Noting(FakeTransport):
+            async def add_adapter(self, adapter: Adapter) -> None:
+                found.append(adapter.name)
+
+        for _ in range(2):
+            engine = await VLLMEngine(Noting(), FOLDER).start()
+            await engine.update_adapter(FOLDER, 3)
+            await engine.update_adapter(FOLDER, 3)
+        return found
+
+    assert len(set(asyncio.run(names()))) == 4
+
+
+def test_a_vllm_that_does_not_answer_can_be_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "LEAVING_SECONDS", 0.05)
+
+    async def script(engine: VLLMEngine, transport: FakeTransport) -> None:
+        transport.hooks["remove palaestra@1"] = for_ever
+        await engine.update_adapter(FOLDER, 1)
+        await engine.close()
+
+    assert run(script).log[-1] == "close"

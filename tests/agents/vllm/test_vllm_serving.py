@@ -1,8 +1,10 @@
 """How a vLLM server is started, who is let in, and the weights that it reads."""
 
 import asyncio
+import errno
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -15,9 +17,17 @@ from support.endpoints import Asked, endpoint
 
 from palaestra.agents.engines.vllm import served as served_module
 from palaestra.agents.engines.vllm import server as server_module
-from palaestra.agents.engines.vllm.checkpoint import EMBEDDING, HEAD, check_weights, shapes, write_weights
+from palaestra.agents.engines.vllm.checkpoint import (
+    EMBEDDING,
+    HEAD,
+    WEIGHTS,
+    check_weights,
+    copy_weights,
+    shapes,
+    write_weights,
+)
 from palaestra.agents.engines.vllm.door import KEY, Door
-from palaestra.agents.engines.vllm.options import VLLMOptions
+from palaestra.agents.engines.vllm.options import VLLMOptions, largest_rank
 from palaestra.agents.engines.vllm.sender import Sender
 from palaestra.agents.engines.vllm.served import ServedTransport
 from palaestra.agents.engines.vllm.server import VLLMServer, flags
@@ -180,8 +190,33 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
 
 
 def test_weights_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="cannot write new weights"):
+    with pytest.raises(EngineError, match="cannot write weights for vLLM to .*nothing: .*name a folder elsewhere"):
         write_weights(tmp_path / "nothing", {"x": torch.ones(1)})
+
+
+def test_a_disk_that_is_full_when_weights_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, folder = tmp_path / "source", tmp_path / "folder"
+    source.mkdir()
+    folder.mkdir()
+    write_weights(source, {"x": torch.ones(1)})
+    copy_weights(source, folder)
+    before = (folder / WEIGHTS).read_bytes()
+
+    def full(source: Path, target: Path) -> None:
+        target.write_bytes(b"a part")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(EngineError, match=r"to .*folder: No space left on device; make room there, or name a folder"):
+        copy_weights(source, folder)
+    assert [path.name for path in folder.iterdir()] == [WEIGHTS]
+    assert (folder / WEIGHTS).read_bytes() == before
+
+
+def test_ranks_that_vllm_takes(tmp_path: Path) -> None:
+    assert [largest_rank(rank) for rank in (1, 2, 8, 9, 512)] == [1, 8, 8, 16, 512]
+    with pytest.raises(ConfigError, match="up to rank 512, and model.lora.rank is 513"):
+        VLLMOptions(folder=tmp_path, lora_rank=513).arguments()
 
 
 def test_transfers_between_gpus_want_one() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,12 @@ from palaestra.errors import CheckpointError, EngineError
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 WEIGHTS = "model.safetensors"
+ADAPTER = ".lora_"
+"""In the names of adapters' parameters, and of no others."""
 
 
 def write_checkpoint(folder: Path, loaded: LoadedModel) -> None:
-    """Write what vLLM needs to start with `loaded`.
+    """Write what vLLM needs to start with `loaded`, without its adapters.
 
     Raises:
         EngineError: it cannot be written.
@@ -29,8 +33,8 @@ def write_checkpoint(folder: Path, loaded: LoadedModel) -> None:
         loaded.model.config.save_pretrained(folder)
         loaded.tokenizer.save_pretrained(folder)
     except OSError as error:
-        raise EngineError(f"cannot write {folder}: {error.strerror or error}") from error
-    write_weights(folder, loaded.model.state_dict())
+        raise cannot_hand_over(folder, error) from error
+    write_weights(folder, base_weights(loaded.model.state_dict()))
 
 
 def write_weights(folder: Path, weights: Mapping[str, Any]) -> None:
@@ -40,18 +44,46 @@ def write_weights(folder: Path, weights: Mapping[str, Any]) -> None:
     Raises:
         EngineError: it cannot be written.
     """
-    from safetensors.torch import save_file
-
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    tensors = {name: tensor.detach().cpu() for name, tensor in weights.items()}
     if EMBEDDING in tensors and (HEAD not in tensors or _shared(tensors[HEAD], tensors[EMBEDDING])):
         tensors[HEAD] = tensors[EMBEDDING].clone()
-    new = folder / f".{WEIGHTS}.new"
-    try:
-        save_file(tensors, new, metadata={"format": "pt"})
-        os.replace(new, folder / WEIGHTS)
-    except Exception as error:  # safetensors has error classes of its own for a full disk
-        new.unlink(missing_ok=True)
-        raise EngineError(f"cannot write new weights for vLLM to {folder}: {error}") from error
+    write_tensors(folder / WEIGHTS, tensors)
+
+
+def copy_weights(source: Path, folder: Path) -> None:
+    """Copy the weights of one folder into another. Seen whole or not at all.
+
+    Raises:
+        EngineError: they cannot be read or written.
+    """
+    with _replaced(folder / WEIGHTS) as new:
+        shutil.copyfile(source / WEIGHTS, new)
+
+
+def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file. Seen whole or not at all.
+
+    Raises:
+        EngineError: it cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    with _replaced(file) as new:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, new, metadata={"format": "pt"})
+
+
+def cannot_hand_over(place: Path, error: Exception) -> EngineError:
+    """What to raise where weights for vLLM cannot be written."""
+    reason = (error.strerror if isinstance(error, OSError) else None) or error
+    return EngineError(
+        f"cannot write weights for vLLM to {place}: {reason}; make room there, or name a folder elsewhere in "
+        "engine.exchange (TMPDIR says where the others are)"
+    )
+
+
+def base_weights(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's own weights, by the names that they have where it has no adapters."""
+    return {name.replace(".base_layer.", "."): tensor for name, tensor in weights.items() if ADAPTER not in name}
 
 
 def check_weights(folder: Path, weights: Mapping[str, Any]) -> None:
@@ -88,6 +120,19 @@ def shapes(folder: Path) -> dict[str, list[int]]:
     if not found:
         raise CheckpointError(f"{folder} has no safetensors files, which is what vLLM reads here")
     return found
+
+
+@contextmanager
+def _replaced(file: Path) -> Iterator[Path]:
+    """What to write in place of `file`, which it then becomes."""
+    new = file.with_name(f".{file.name}.new")
+    try:
+        yield new
+        os.replace(new, file)
+    except Exception as error:  # safetensors has error classes of its own for a full disk
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise cannot_hand_over(file.parent, error) from error
 
 
 def _shared(one: Tensor, other: Tensor) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
@@ -11,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from palaestra.agents.engines.base import Completion, Request
+from palaestra.agents.engines.vllm.adapters import Adapters
 from palaestra.agents.engines.vllm.checkpoint import check_weights, write_weights
 from palaestra.agents.engines.vllm.gathering import Gathering
 from palaestra.agents.engines.vllm.requests import completion, parameters
 from palaestra.agents.engines.vllm.sender import Sender
 from palaestra.agents.engines.vllm.transport import Adapter, Raw, Transport
 from palaestra.errors import EngineError
+
+LEAVING_SECONDS = 5.0
+"""How long vLLM may take to forget our adapters when the engine is closed."""
 
 
 class VLLMEngine:
@@ -27,7 +32,13 @@ class VLLMEngine:
     """
 
     def __init__(
-        self, transport: Transport, folder: Path, *, exchange: Path | None = None, sender: Sender | None = None
+        self,
+        transport: Transport,
+        folder: Path,
+        *,
+        exchange: Path | None = None,
+        sender: Sender | None = None,
+        adapters: Adapters | None = None,
     ) -> None:
         """Use `start` before anything else.
 
@@ -37,12 +48,17 @@ class VLLMEngine:
             exchange: Where new weights are written for it to read; a folder that its workers see, too. None given: it
                 must be told of weights otherwise, and `update_weights` takes versions only.
             sender: Sends the learner's weights in place of files; those that `update_weights` is given must be its own.
+            adapters: Writes what the learner trains, where that is adapters alone: `update_weights` hands over no more.
         """
         self._transport, self._folder, self._exchange, self._sender = transport, folder, exchange, sender
+        self._adapters = adapters
         self._measured = Gathering(transport)
         self._version = self._syncs = self._numbers = 0
         self._adapter: Adapter | None = None
         self._users: Counter[Adapter] = Counter()
+        """Completions under way, of each adapter that vLLM has."""
+        self._name = secrets.token_hex(4)
+        """In the names of adapters: a server that somebody else started may have those of others."""
         self._syncing = asyncio.Lock()
         self._broken = ""
         self._closed = False
@@ -98,6 +114,9 @@ class VLLMEngine:
             CheckpointError: A name or a shape does not fit; nothing was changed.
             EngineError: The weights cannot be handed over; after a part of them the engine refuses to go on.
         """
+        if weights and self._adapters is not None:
+            await self.update_adapter(await asyncio.to_thread(self._adapters.write, weights, version), version)
+            return
         async with self._turn():
             if weights:
                 check_weights(self._folder, weights)
@@ -131,9 +150,9 @@ class VLLMEngine:
         """
         async with self._turn():
             self._numbers += 1
-            adapter = Adapter(f"palaestra@{version}", self._numbers, folder)
+            adapter = Adapter(f"palaestra@{version}.{self._name}.{self._numbers}", self._numbers, folder)
             await self._transport.add_adapter(adapter)
-            self._version = version
+            self._users[adapter], self._version = 0, version
             await self._use(adapter)
 
     async def release(self, session: str) -> None:
@@ -147,6 +166,8 @@ class VLLMEngine:
         for task in list(self._work):
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
+        with suppress(EngineError, TimeoutError):  # it may have died
+            await asyncio.wait_for(self._forget_adapters(), LEAVING_SECONDS)
         await self._transport.close()
 
     def _check(self) -> None:
@@ -262,6 +283,16 @@ class VLLMEngine:
             del self._users[adapter]
             with suppress(EngineError):
                 await self._transport.remove_adapter(adapter)
+            if self._adapters is not None:
+                self._adapters.remove(adapter.folder)
+
+    async def _forget_adapters(self) -> None:
+        """A server that was here before stays when we go."""
+        if self._adapters is not None:
+            for adapter in self._users:
+                self._adapters.remove(adapter.folder)
+        for adapter in self._users:
+            await self._transport.remove_adapter(adapter)
 
 
 def _without_spans(raw: Raw) -> Raw:

@@ -7,9 +7,13 @@ from typing import Any, Literal
 
 import msgspec
 
+from palaestra.errors import ConfigError
+
 Device = Literal["cpu", "cuda"]
 RUNNERS: dict[Device, Literal["v1", "v2"]] = {"cpu": "v1", "cuda": "v2"}
 """vLLM's model runner on each device; their logits processors have different base classes."""
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes as the largest rank of adapters."""
 WORKER = "palaestra.agents.engines.vllm.worker.WorkerExtension"
 
 
@@ -65,7 +69,8 @@ class VLLMOptions(msgspec.Struct, frozen=True, kw_only=True):
         else:
             arguments["gpu_memory_utilization"] = self.memory_share
         if self.lora_rank:
-            arguments |= {"enable_lora": True, "max_lora_rank": self.lora_rank, "max_loras": 2, "max_cpu_loras": 4}
+            rank = largest_rank(self.lora_rank)
+            arguments |= {"enable_lora": True, "max_lora_rank": rank, "max_loras": 2, "max_cpu_loras": 4}
         if self.untie:
             arguments["hf_overrides"] = {"tie_word_embeddings": False}
         if self.transfer != "file":
@@ -81,3 +86,15 @@ class VLLMOptions(msgspec.Struct, frozen=True, kw_only=True):
             "HF_HUB_OFFLINE": "1",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # or every engine of a machine takes the same cores
         }
+
+
+def largest_rank(rank: int) -> int:
+    """What vLLM is started with for adapters of `rank`.
+
+    Raises:
+        ConfigError: it takes none as large.
+    """
+    for least in RANKS:
+        if rank <= least:
+            return least
+    raise ConfigError(f"vLLM takes adapters up to rank {RANKS[-1]}, and model.lora.rank is {rank}")
