@@ -228,6 +228,9 @@ class EngineConfig(Config, frozen=True, kw_only=True):
     """Folder for new weights that the engine's workers see, too; empty: a temporary one of this machine."""
     context: NonNegative = 0
     """Most tokens of prompt and completion together; 0: what the model was made for."""
+    compile: bool = False
+    """Of the embedded engine: have torch compile what computes one token of every running request. The first such call
+    takes up to minutes. vLLM compiles by itself, see `eager`."""
     slots: Positive = 64
     """Requests that are computed at once."""
     cache_gib: PositiveFloat = 2.0

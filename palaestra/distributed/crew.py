@@ -127,7 +127,17 @@ def hire(recipe: Recipe, count: int, imports: Sequence[str] = (), engines: Seque
     return [
         ActorWorker(
             made.options(**options).remote(
-                Setup(device, places, threads, tuple(imports), tuple(engines), number, path, cluster.silence_seconds),
+                Setup(
+                    device=device,
+                    slots=places,
+                    threads=threads,
+                    compiled=recipe.engine.compile,
+                    imports=tuple(imports),
+                    engines=tuple(engines),
+                    number=number,
+                    path=path,
+                    silence_seconds=cluster.silence_seconds,
+                )
             ),
             places,
             cluster.silence_seconds,
@@ -149,7 +159,8 @@ def hire_engines(recipe: Recipe) -> list[Any]:
     slots = math.ceil(recipe.rollout.concurrency / place.count)
     options = {**options_of(place), **_LIVES, "max_concurrency": 2 * recipe.rollout.concurrency + 8}
     made, device = ray.remote(EngineHost), "cuda" if place.gpus else "cpu"
-    return [made.options(**options).remote(device, slots, max(1, recipe.model.threads)) for _ in range(place.count)]
+    what = device, slots, max(1, recipe.model.threads), recipe.engine.compile
+    return [made.options(**options).remote(*what) for _ in range(place.count)]
 
 
 def dismiss(engines: Sequence[Any]) -> None:

@@ -24,11 +24,11 @@ PAUSE_SECONDS = 0.2
 class EngineHost:
     """What runs in the actor: an engine that takes the newest weights it has heard of."""
 
-    def __init__(self, device: str, slots: int, threads: int) -> None:
+    def __init__(self, device: str, slots: int, threads: int, compiled: bool) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        self._device, self._slots = device, slots
+        self._device, self._slots, self._compiled = device, slots, compiled
         self._engine: TorchEngine | None = None
         self._serial = -1
         self._updating = asyncio.Lock()
@@ -44,7 +44,7 @@ class EngineHost:
             packing = await policy.refs.packing
             if self._engine is None:
                 loaded = built(await policy.refs.skeleton, packing, self._device)
-                self._engine = TorchEngine(loaded.model, slots=self._slots)
+                self._engine = TorchEngine(loaded.model, slots=self._slots, compiled=self._compiled)
                 await self._engine.update_weights({}, policy.version)
             else:
                 await self._engine.update_weights(unpack(packing), policy.version)

@@ -55,6 +55,8 @@ class Setup:
     """Of its engine: episodes that are computed at once."""
     threads: int = 1
     """CPU threads of torch."""
+    compiled: bool = False
+    """Whether its engine is; see `TorchEngine`."""
     imports: tuple[str, ...] = ()
     """Modules or files that register environments."""
     engines: tuple[Any, ...] = ()
@@ -128,6 +130,6 @@ class Worker:
             await remote.use(policy)
             return remote, LoadedModel(skeleton.model, skeleton.tokenizer, skeleton.name)
         loaded = built(skeleton, await policy.refs.packing, setup.device)
-        own = TorchEngine(loaded.model, slots=setup.slots)
+        own = TorchEngine(loaded.model, slots=setup.slots, compiled=setup.compiled)
         await own.update_weights({}, policy.version)
         return own, loaded

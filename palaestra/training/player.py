@@ -181,7 +181,8 @@ class InProcessPlayer:
     async def _agent(
         self, episodes: int, settings: AgentConfig, version: int, weights: str = ""
     ) -> AsyncIterator[LanguageAgent]:
-        engine = TorchEngine(self.loaded.model, slots=max(1, min(episodes, self.recipe.rollout.concurrency)))
+        slots = max(1, min(episodes, self.recipe.rollout.concurrency))
+        engine = TorchEngine(self.loaded.model, slots=slots, compiled=self.recipe.engine.compile)
         try:
             await engine.update_weights({}, version)
             yield language_agent(

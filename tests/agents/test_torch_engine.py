@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from palaestra.agents.constraint import TokenTrie
@@ -102,6 +103,18 @@ def test_logprobs_and_entropies_are_those_of_a_full_pass(model: PreTrainedModel,
     engine, requests = TorchEngine(model, slots=slots), requests_of_all_kinds(24)
     for request, completion in zip(requests, asyncio.run(all_of(engine, requests)), strict=True):
         assert_exact(model, request, completion)
+
+
+@pytest.mark.slow
+def test_compiled_steps_are_exact_and_compiled_once() -> None:
+    model, requests, graphs = tiny_llama(), requests_of_all_kinds(12), []
+    for slots in (6, 12, 6, 12):  # rows in place or gathered, one or several; and a fresh engine every time
+        engine = TorchEngine(model, slots=slots, compiled=True)
+        for request, completion in zip(requests, asyncio.run(all_of(engine, requests)), strict=True):
+            assert_exact(model, request, completion)
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert 0 < graphs[0] <= graphs[1] == graphs[2] == graphs[3] < 8
+    assert not counters["graph_break"]
 
 
 def test_without_our_attention_too() -> None:

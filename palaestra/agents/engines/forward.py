@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,9 +24,11 @@ class CachedModel:
     work up to the window; models with recurrent states are refused.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, *, compiled: bool = False) -> None:
+        """`compiled`: torch compiles steps of one token a row, for any number of rows and columns."""
         self.model = model
         self.context_length = _context_length(model)
+        self._step: Callable[..., Any] = torch.compile(model.forward, dynamic=True) if compiled else model
         self._cache = SlotCache()
         self._capacity = 0
 
@@ -53,7 +56,8 @@ class CachedModel:
         seen = torch.arange(placement.length, device=device) <= positions[:, :, None]
         zero = torch.zeros((), dtype=self.model.dtype, device=device)
         with _evaluating(self.model):
-            logits: Tensor = self.model(
+            call = self._step if width == 1 else self.model
+            logits: Tensor = call(
                 input_ids=ids,
                 position_ids=positions,
                 attention_mask=zero.masked_fill(~seen, -math.inf)[:, None],

@@ -47,6 +47,7 @@ class TorchEngine:
         fill_share: float = 0.5,
         plain_attention: bool | None = None,
         offload: bool = False,
+        compiled: bool = False,
     ) -> None:
         """Wrap `model`.
 
@@ -59,12 +60,14 @@ class TorchEngine:
             plain_attention: Use `palaestra.agents.attention`; by default on a CPU, where the model allows it.
             offload: Call the model in a thread, so that slow models leave the event loop to the environments. Batches
                 then depend on timing, and results on it up to rounding.
+            compiled: Have torch compile what computes one token of every running request. The first such call takes up
+                to minutes, in a process that has not compiled the same model; results differ by rounding.
 
         Raises:
             EngineError: The model keeps states other than keys and values (recurrent or hybrid models).
         """
         self.model = model
-        self._forward = CachedModel(model)
+        self._forward = CachedModel(model, compiled=compiled)
         self._table = SlotTable(slots)
         self._waiting: deque[Generation] = deque()
         self._max_batch_tokens, self._fill_share = max_batch_tokens, fill_share

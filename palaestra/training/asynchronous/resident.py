@@ -128,7 +128,8 @@ class ResidentPlayer:
     async def _start(self, version: int) -> Engine:
         config = self.recipe.rollout
         ahead = (self.recipe.trainer.staleness + 1) * config.groups * config.group_size
-        engine = TorchEngine(self.loaded.model, slots=max(1, min(ahead, config.concurrency)))
+        slots = max(1, min(ahead, config.concurrency))
+        engine = TorchEngine(self.loaded.model, slots=slots, compiled=self.recipe.engine.compile)
         await engine.update_weights({}, version)
         return engine
 
