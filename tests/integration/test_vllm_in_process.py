@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.vllm_models import smollm2, vllm_python
+from support.vllm_models import smollm2_folder, vllm_python
 
 from palaestra.envs.isolation.named import environ_of
-from palaestra.training.saving import save_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -22,8 +21,7 @@ STOP = 2
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `vllm_session.py` printed."""
     python, folder = vllm_python(), tmp_path_factory.mktemp("vllm")
-    save_model(folder / "smollm2", smollm2())
-    command = [python, str(SESSION), str(folder / "smollm2"), str(folder)]
+    command = [python, str(SESSION), str(smollm2_folder()), str(folder)]
     environ = {**environ_of("vllm"), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=850, check=False)
     assert done.returncode == 0, done.stderr[-4000:]

@@ -94,35 +94,27 @@ class Session:
         return self.found
 
     async def second_runner(self) -> None:
-        """The V2 runner's processor by hand, as that runner wants a GPU: slots, prompts in parts, rows in any order."""
+        """The V2 runner's processor as that runner loads, asks and shows it logits, on states made by hand, as the
+        runner itself wants Triton: slots, prompts in parts, rows in any order."""
         from types import SimpleNamespace
 
-        import numpy as np
         from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor
+        from vllm.v1.worker.gpu.sample.logits_processor.loader import build_custom_logits_processors
 
         from palaestra.agents.engines.vllm.ledger import LEDGER
-        from palaestra.agents.engines.vllm.processor_v2 import EntropyProcessor
 
         trie = TokenTrie([[5, 600, STOP], [5, 7, 9, STOP], [800, STOP]])
-        lengths, tokens = np.array([0, 4, 0, 3]), torch.zeros(4, 8, dtype=torch.int64)
-        tokens[3, 3] = 5
-        states = SimpleNamespace(prompt_len=SimpleNamespace(np=lengths), all_token_ids=SimpleNamespace(gpu=tokens))
-        processor = EntropyProcessor(None, states)
+        states = _slots({1: 4, 3: 3})
+        states.all_token_ids.gpu[3, 3] = 5
+        name = VLLMOptions(folder=self.folder, device="cuda").arguments()["logits_processors"]
+        (processor,) = build_custom_logits_processors(SimpleNamespace(), states, False, name)
         told = {1: ask([1] * 4, temperature=0.5), 3: ask([1] * 3, constraint=trie)}
-        seen = [
-            processor.add_request(
-                slot, SimpleNamespace(temperature=request.sampling.temperature, **_extra(request, slot))
-            )
-            for slot, request in told.items()
-        ]
-        seen.append(processor.add_request(2, SimpleNamespace(temperature=1.0, extra_args=None)))
-        torch.manual_seed(0)
-        logits = torch.randn(3, 900)
+        seen = [processor.add_request(slot, _params(request, slot)) for slot, request in told.items()]
+        seen.append(processor.add_request(2, _params(None, 2)))
+        logits = torch.randn(3, 900, generator=torch.Generator().manual_seed(0))
         before = logits.clone()
-        chunk = SimpleNamespace(idx_mapping_np=np.array([1, 2, 3]), seq_lens_upper_bound_np=np.array([2, 9, 4]))
-        processor.apply(logits, chunk)
-        ended = SimpleNamespace(idx_mapping_np=np.array([3, 1, 2]), seq_lens_upper_bound_np=np.array([3, 4, 10]))
-        processor.apply(before.clone(), ended)
+        processor.apply(logits, _step([1, 2, 3], [2, 9, 4]))  # a part of a prompt, somebody else's, a second token
+        processor.apply(before.clone(), _step([3, 1, 2], [3, 4, 10]))
         entropy = torch.special.entr((before[1] / 0.5).softmax(-1)).sum()
         self.found["second runner"] = {
             "is one": isinstance(processor, LogitsProcessor),
@@ -209,12 +201,14 @@ class Session:
         self.found["new weights errors"] = errors(self.model, request, answer)
 
     async def in_flight(self) -> None:
-        request = Request(prompt=PROMPTS[7], sampling=SamplingParams(max_tokens=440, seed=6))  # outlasts the hand-over
+        request = Request(prompt=PROMPTS[7], sampling=SamplingParams(max_tokens=160, seed=6))  # outlasts the hand-over
+        _shake(self.model, 2)
+        written = self.folder / "written"  # beforehand, so that it begins at once
+        write_checkpoint(written, self.loaded)
         task = asyncio.create_task(self.engine.generate(request))
         await asyncio.sleep(0.5)
-        _shake(self.model, 2)
         began = time.perf_counter()
-        await self.engine.update_weights(self.model.state_dict(), 4)
+        await self.engine.reload(written, 4)
         self.found["seconds"]["sync"] = round(time.perf_counter() - began, 3)
         answer = await task
         versions = answer.versions or []
@@ -269,10 +263,42 @@ def _adapter(model: Any, folder: Path) -> tuple[Path, Any]:
     return folder, merged
 
 
-def _extra(request: Request, slot: int) -> dict[str, Any]:
+def _slots(lengths: dict[int, int]) -> Any:
+    """The part of the V2 runner's `RequestState` that processors see: four slots, prompts of these lengths."""
+    from types import SimpleNamespace
+
+    import numpy as np
+
+    prompt = SimpleNamespace(np=np.array([lengths.get(slot, 0) for slot in range(4)]))
+    tokens = SimpleNamespace(gpu=torch.zeros(4, 8, dtype=torch.int64))
+    more = {"device": torch.device("cpu"), "max_num_reqs": 4, "vocab_size": 900, "total_len": None}
+    return SimpleNamespace(prompt_len=prompt, prefill_len=prompt, all_token_ids=tokens, **more)
+
+
+def _step(slots: list[int], lengths: list[int]) -> Any:
+    """The V2 runner's description of a step: which slot each row is of, and how many tokens it has."""
+    import numpy as np
+    from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext
+
+    index, count = torch.tensor(slots), torch.tensor(lengths)
+    return LogitsContext(
+        expanded_idx_mapping=index,
+        idx_mapping=index,
+        idx_mapping_np=np.array(slots),
+        expanded_local_pos=torch.zeros_like(index),
+        input_ids=torch.zeros_like(index),
+        pos=count - 1,
+        seq_lens_upper_bound_np=np.array(lengths),
+    )
+
+
+def _params(request: Request | None, slot: int) -> Any:
+    """vLLM's parameters of a request; `None`: somebody else's."""
+    from vllm import SamplingParams as Theirs
+
     from palaestra.agents.engines.vllm.requests import parameters
 
-    return {"extra_args": parameters(request, str(slot), 8)["extra_args"]}
+    return Theirs() if request is None else Theirs(**parameters(request, str(slot), 8))
 
 
 async def _settled(task: asyncio.Task[Any]) -> list[Any]:

@@ -284,3 +284,22 @@ def test_a_vllm_that_does_not_answer_can_be_left(monkeypatch: pytest.MonkeyPatch
         await engine.close()
 
     assert run(script).log[-1] == "close"
+
+
+@pytest.mark.parametrize("first", ["adapter", "none"])
+def test_completions_with_and_without_an_adapter_are_kept_apart(first: str) -> None:
+    async def script(engine: VLLMEngine, transport: FakeTransport) -> None:
+        if first == "adapter":
+            await engine.update_adapter(FOLDER, 1)
+        before = await sampling(engine, transport)
+        change = engine.reload(FOLDER, 2) if first == "adapter" else engine.update_adapter(FOLDER, 2)
+        changing = asyncio.create_task(change)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert transport.log[-1] == "sample", "it waits"
+        transport.go.set()
+        assert (await before).weight_version == (first == "adapter")
+        await changing
+        assert (await engine.generate(ASKED)).weight_version == 2
+
+    run(script)

@@ -55,8 +55,10 @@ class VLLMEngine:
         self._measured = Gathering(transport)
         self._version = self._syncs = self._numbers = 0
         self._adapter: Adapter | None = None
-        self._users: Counter[Adapter] = Counter()
-        """Completions under way, of each adapter that vLLM has."""
+        self._users: Counter[Adapter | None] = Counter()
+        """Completions under way, of each adapter that vLLM has, and without one."""
+        self._ended = asyncio.Event()
+        """A completion is over."""
         self._name = secrets.token_hex(4)
         """In the names of adapters: a server that somebody else started may have those of others."""
         self._syncing = asyncio.Lock()
@@ -104,6 +106,7 @@ class VLLMEngine:
 
     async def update_weights(self, weights: Mapping[str, Any], version: int) -> None:
         """Use `weights` from now on, in the middle of completions too: they pause, and what they sampled is read again.
+        Those that have an adapter end first.
 
         Args:
             weights: Tensors by parameter name, all of the model's (tied ones may be named once); an empty mapping says
@@ -122,6 +125,8 @@ class VLLMEngine:
                 check_weights(self._folder, weights)
             if weights and self._sender is None:
                 await asyncio.to_thread(write_weights, self._place(), weights)
+            if weights:
+                await self._apart(None)
             async with self._paused():
                 await (self._reload(version) if weights else self._rename(version))
             if weights:
@@ -134,12 +139,14 @@ class VLLMEngine:
             EngineError: as there.
         """
         async with self._turn():
+            await self._apart(None)
             async with self._paused():
                 await self._reload(version, folder)
             await self._use(None)
 
     async def update_adapter(self, folder: Path, version: int) -> None:
-        """Sample with a LoRA adapter from now on. Completions under way go on with the one that they began with.
+        """Sample with a LoRA adapter from now on. Completions under way go on with the one that they began with; those
+        without any end first.
 
         Args:
             folder: As peft writes it; must stay while it is in use.
@@ -151,6 +158,7 @@ class VLLMEngine:
         async with self._turn():
             self._numbers += 1
             adapter = Adapter(f"palaestra@{version}.{self._name}.{self._numbers}", self._numbers, folder)
+            await self._apart(adapter)
             await self._transport.add_adapter(adapter)
             self._users[adapter], self._version = 0, version
             await self._use(adapter)
@@ -263,15 +271,21 @@ class VLLMEngine:
 
     @asynccontextmanager
     async def _used(self, adapter: Adapter | None) -> AsyncIterator[None]:
-        if adapter is None:
-            yield
-            return
         self._users[adapter] += 1
         try:
             yield
         finally:
             self._users[adapter] -= 1
+            self._ended.set()
             await self._retire(adapter)
+
+    async def _apart(self, adapter: Adapter | None) -> None:
+        """Let completions end that have an adapter where what comes has none, or the other way round. Other weights
+        below an adapter would be of no version, and vLLM's kernels for CPUs give the last adapter to those in a batch
+        that have none."""
+        while any(count for each, count in self._users.items() if (each is None) != (adapter is None)):
+            self._ended.clear()
+            await self._ended.wait()
 
     async def _use(self, adapter: Adapter | None) -> None:
         before, self._adapter = self._adapter, adapter
@@ -288,10 +302,11 @@ class VLLMEngine:
 
     async def _forget_adapters(self) -> None:
         """A server that was here before stays when we go."""
-        if self._adapters is not None:
-            for adapter in self._users:
+        loaded = [adapter for adapter in self._users if adapter is not None]
+        for adapter in loaded:
+            if self._adapters is not None:
                 self._adapters.remove(adapter.folder)
-        for adapter in self._users:
+        for adapter in loaded:
             await self._transport.remove_adapter(adapter)
 
 
