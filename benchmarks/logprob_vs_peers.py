@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from _harness import status_bytes
+from _harness import conclude, status_bytes
 
 MEMORY_BAR = 0.6
 TIME_BAR = 0.65
@@ -107,8 +107,8 @@ def run(name: str, shape: list[str]) -> dict[str, float]:
     return found
 
 
-def compare(rounds: int, shape: list[str]) -> dict[str, Any]:
-    """All contenders in turns; the benchmark's last line."""
+def compare(rounds: int, shape: list[str]) -> bool:
+    """All contenders in turns; whether ours reached both bars with the same numbers."""
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
     for _ in range(rounds):
         for name in CONTENDERS:
@@ -123,23 +123,25 @@ def compare(rounds: int, shape: list[str]) -> dict[str, Any]:
     )
     memory = mine["bytes"] / min(median[name]["bytes"] for name in PEERS)
     cpu = mine["cpu"] / min(median[name]["cpu"] for name in PEERS)
-    return {
-        "name": "logprob_vs_peers",
-        "ratio": round(memory, 3),
-        "bar": MEMORY_BAR,
-        "cpu_time_ratio": round(cpu, 3),
-        "cpu_time_bar": TIME_BAR,
-        "pass": memory <= MEMORY_BAR and cpu <= TIME_BAR and same,
-        "same_numbers": same,
-        "rounds": rounds,
+    return conclude(
+        "logprob_vs_peers",
+        memory,
+        MEMORY_BAR,
+        at_most=True,
+        also=cpu <= TIME_BAR and same,
+        cpu_time_ratio=cpu,
+        cpu_time_bar=TIME_BAR,
+        same_numbers=same,
+        rounds=rounds,
         **{
-            name: {"MB": round(found["bytes"] / 1e6), **{key: round(found[key], 2) for key in ("cpu", "wall")}}
+            name: {"MB": round(found["bytes"] / 1e6), "cpu": found["cpu"], "wall": found["wall"]}
             for name, found in median.items()
         },
-    }
+    )
 
 
-def main() -> None:
+def main() -> bool:
+    """Whether all bars were reached."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=2048)
@@ -149,10 +151,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.measure:
         print(json.dumps(measure(args.measure, args.tokens, args.hidden, args.vocab)))
-        return
+        return True
     shape = [f"--tokens={args.tokens}", f"--hidden={args.hidden}", f"--vocab={args.vocab}"]
-    print(json.dumps(compare(args.rounds, shape)))
+    return compare(args.rounds, shape)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(not main())

@@ -90,7 +90,7 @@ class Attempt:
         """Make and reset the environment, and begin the conversation."""
         limits, record, task = self.limits, self.record, self.episode.task
         self.env = env = self.make_env(task.env)
-        record.env = env.spec.id if env.spec else task.env
+        record.env = spec.id if (spec := env.spec) else task.env  # a wrapped one's is derived at every look
         await self._within(limits.start_seconds, "start", env.start())
         observation, self.info = await self._within(limits.reset_seconds, "reset", env.reset(seed=task.seed, task=task))
         record.final_observation = observation = _text(observation)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -40,7 +41,7 @@ class Wrapper(Env[Any, Any]):
         """Remembers the arguments, so that `spec` can put the wrapper on again."""
         wrapper = super().__new__(cls)
         if args or kwargs:  # copies and pickles come without: their attributes are put back
-            bound = inspect.signature(cls.__init__).bind(wrapper, *args, **kwargs)
+            bound = _signature(cls.__init__).bind(wrapper, *args, **kwargs)
             wrapper._arguments = dict(list(bound.arguments.items())[2:])
         return wrapper
 
@@ -122,6 +123,12 @@ class Wrapper(Env[Any, Any]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.env!r})"
+
+
+@cache
+def _signature(init: Callable[..., None]) -> inspect.Signature:
+    """Asked for once a class: wrappers are put on for every episode, and the rest of that takes less time."""
+    return inspect.signature(init)
 
 
 def forks_itself(env: Env[Any, Any]) -> bool:
