@@ -241,8 +241,9 @@ class EngineConfig(Config, frozen=True, kw_only=True):
     """Tensor-parallel ranks."""
     eager: bool = False
     """No CUDA graphs and no compilation: starts sooner, decodes slower. On a CPU always so."""
-    transfer: Literal["file", "nccl", "ipc"] = "file"
-    """How new weights reach the engine: through `exchange`, or from GPU to GPU by vLLM's transfer engines."""
+    transfer: Literal["file", "nccl", "ipc", "sparse_nccl"] = "file"
+    """How new weights reach the engine: through `exchange`, or from GPU to GPU by vLLM's transfer engines, of which
+    `sparse_nccl` sends only numbers that have changed."""
     parity: PositiveFloat = 1e-3
     """After each hand-over of weights, engine and learner may differ by this much (nats) on fixed prompts; beyond it
     the run stops. bfloat16 wants about 0.3."""

@@ -222,7 +222,7 @@ def test_ranks_that_vllm_takes(tmp_path: Path) -> None:
 def test_transfers_between_gpus_want_one() -> None:
     with pytest.raises(ConfigError, match="engine.transfer=nccl sends from a GPU, and the model is on cpu"):
         Sender(ServedTransport(), "nccl", torch.nn.Linear(2, 2), workers=1)
-    with pytest.raises(ConfigError, match="use file or one of nccl, ipc"):
+    with pytest.raises(ConfigError, match="use file or one of nccl, ipc, sparse_nccl"):
         Sender(ServedTransport(), "smoke", torch.nn.Linear(2, 2), workers=1)
 
 

@@ -1,4 +1,5 @@
-"""New weights by vLLM's own transfer engines, from GPU to GPU: NCCL between devices, IPC on one.
+"""New weights by vLLM's own transfer engines, from GPU to GPU: NCCL between devices, whole or what has changed, and IPC
+on one.
 
 The hand-shake and the sending are vLLM's; here are its client over our transport, and what each back end wants to know.
 No GPU was at hand when this was written: it is typed and its refusals are tested, its transfers are not.
@@ -12,11 +13,12 @@ from typing import Any
 
 from torch import nn
 
+from palaestra.agents.engines.vllm.changes import Changes
 from palaestra.agents.engines.vllm.server import HOST, free_port
 from palaestra.agents.engines.vllm.transport import Transport
 from palaestra.errors import ConfigError, EngineError, require
 
-BACKENDS = ("nccl", "ipc")
+BACKENDS = ("nccl", "ipc", "sparse_nccl")
 
 
 class Sender:
@@ -30,7 +32,7 @@ class Sender:
         workers: vLLM's ranks.
 
         Raises:
-            ConfigError: there is no such back end, or the model is not on a GPU.
+            ConfigError: there is no such back end, the model is not on a GPU, or has too large a tensor.
         """
         device = next(model.parameters()).device
         if backend not in BACKENDS:
@@ -38,6 +40,10 @@ class Sender:
         if device.type != "cuda":
             raise ConfigError(f"engine.transfer={backend} sends from a GPU, and the model is on {device}; use file")
         self._transport, self._backend, self._model, self._workers = transport, backend, model, workers
+        try:
+            self._changes = Changes(model) if backend == "sparse_nccl" else None
+        except ValueError as error:
+            raise ConfigError(f"engine.transfer={backend}: {error}") from error
         self._engine: Any = None
 
     async def send(self) -> None:
@@ -57,25 +63,39 @@ class Sender:
     def _send(self, client: _Client) -> None:
         if self._engine is None:
             self._engine = self._opened(client)
-        self._engine.send_weights()
+        if self._changes is None:
+            self._engine.send_weights()
+        else:
+            self._send_changes(self._changes)
+
+    def _send_changes(self, changes: Changes) -> None:
+        from vllm.distributed.weight_transfer.sparse_nccl_engine import SparseWeightPatch
+
+        found = changes.found()
+        self._engine.send_weights([SparseWeightPatch(*change) for change in found])
+        changes.sent(found)
 
     def _opened(self, client: _Client) -> Any:
         require("vllm", "vllm")
         from vllm.distributed.weight_transfer.base import ModuleSource
         from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 
-        return WeightTransferTrainerFactory.trainer_init(
-            init_info=self._told(), client=client, source=ModuleSource(self._model)
-        )
+        source = ModuleSource(self._model) if self._changes is None else None
+        return WeightTransferTrainerFactory.trainer_init(init_info=self._told(), client=client, source=source)
 
     def _told(self) -> Any:
         if self._backend == "ipc":
             from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 
             return IPCTrainerInitInfo(rank=0)
+        where = {"master_address": HOST, "master_port": free_port(), "world_size": 1 + self._workers}
+        if self._backend == "sparse_nccl":
+            from vllm.distributed.weight_transfer.sparse_nccl_engine import SparseNCCLTrainerInitInfo
+
+            return SparseNCCLTrainerInitInfo(rank=0, **where)
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
-        return NCCLTrainerInitInfo(master_address=HOST, master_port=free_port(), world_size=1 + self._workers, rank=0)
+        return NCCLTrainerInitInfo(rank=0, **where)
 
 
 class _Client:
