@@ -1,7 +1,9 @@
 """`vllm serve` in an interpreter of its own, started and used from here: one start for everything it shows."""
 
 import asyncio
+import copy
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,18 @@ from support.vllm_models import smollm2, vllm_python
 
 from palaestra.agents.constraint import TokenTrie
 from palaestra.agents.engines.base import Engine, Request, SamplingParams
+from palaestra.agents.engines.vllm.adapters import Adapters
 from palaestra.agents.engines.vllm.checkpoint import write_checkpoint
 from palaestra.agents.engines.vllm.engine import VLLMEngine
 from palaestra.agents.engines.vllm.options import VLLMOptions
 from palaestra.agents.engines.vllm.served import ServedTransport
 from palaestra.agents.engines.vllm.server import VLLMServer
 from palaestra.cli.recipes import find_recipe
-from palaestra.config import load_recipe
+from palaestra.config import LoraConfig, load_recipe
 from palaestra.envs.tasks import load_suite
 from palaestra.errors import EngineError, TrainingError
 from palaestra.training.engine_player import EnginePlayer
+from palaestra.training.lora import NAME, add_lora, own_weights
 from palaestra.training.parity import ProbedEngine, check_parity, measured
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -47,7 +51,9 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     python, folder = vllm_python(), tmp_path_factory.mktemp("vllm")
     for name in ("model", "exchange"):
         write_checkpoint(folder / name, smollm2())
-    options = VLLMOptions(folder=folder / "model", context_length=512, slots=16, cache_gib=0.5, untie=False)
+    options = VLLMOptions(
+        folder=folder / "model", context_length=512, slots=16, cache_gib=0.5, untie=False, lora_rank=4
+    )
     server = VLLMServer(options, folder / "log", python)
     transport = ServedTransport(server=server)
     engine = VLLMEngine(transport, folder / "model", exchange=folder / "exchange")
@@ -76,6 +82,8 @@ async def play(engine: VLLMEngine, transport: ServedTransport, server: VLLMServe
         found["open doors"] = [await opened(server, path) for path in ("/collective_rpc", "/v1/models", "/pause")]
         await hand_over(engine, model, found["log"].parent, found)
         await let_a_player_use(server, found)
+        if find_spec("peft"):
+            await swap_adapters(engine, server, found["log"].parent, found)
         found["alive"] = server.ended
         found["process"] = server._process
     finally:
@@ -85,6 +93,32 @@ async def play(engine: VLLMEngine, transport: ServedTransport, server: VLLMServe
         await engine.generate(ask([5]))
 
 
+async def swap_adapters(engine: VLLMEngine, server: VLLMServer, folder: Path, found: dict[str, Any]) -> None:
+    """Two versions of an adapter, as training writes them, then none; each is compared with the model that has it. The
+    server's weights are the ones that it began with again."""
+    model: Any = copy.deepcopy(smollm2().model)
+    add_lora(model, LoraConfig(rank=4), 0)
+    adapters = Adapters(folder / "adapters", model.peft_config[NAME])
+    request, found["adapters"] = ask([5, 600, 31], 4, seed=3), []
+    for version in (11, 12):
+        shake([*own_weights(model).values()], 0.02)
+        await engine.update_adapter(adapters.write(model.state_dict(), version), version)
+        answer = await engine.generate(request)
+        parity = measured(model, [request], [answer]), measured(smollm2().model, [request], [answer])
+        found["adapters"].append((*parity, answer.weight_version, await models(server)))
+    await engine.reload(folder / "exchange", 13)
+    found["models in the end"] = await models(server)
+
+
+async def models(server: VLLMServer) -> list[str]:
+    """What the server offers: its model and its adapters."""
+    import aiohttp
+
+    headers = {"Authorization": f"Bearer {server.key}"}
+    async with aiohttp.ClientSession(headers=headers) as ours, ours.get(server.url + "/v1/models") as answer:
+        return [each["id"].partition(".")[0] for each in (await answer.json())["data"]]
+
+
 async def hand_over(engine: VLLMEngine, model: Any, folder: Path, found: dict[str, Any]) -> None:
     """New weights: of the layers, in the middle of a completion, then of the embedding, to which the head is tied: as
     most files have them, where vLLM's head stays behind, and as we write them."""
@@ -92,7 +126,7 @@ async def hand_over(engine: VLLMEngine, model: Any, folder: Path, found: dict[st
     kept = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     try:
         shake([p for name, p in model.named_parameters() if "layers" in name])
-        long = Request(prompt=[5, 6, 7], sampling=SamplingParams(max_tokens=480, seed=3))  # outlasts the hand-over
+        long = Request(prompt=[5, 6, 7], sampling=SamplingParams(max_tokens=200, seed=3))  # outlasts the hand-over
         task = asyncio.create_task(engine.generate(long))
         await asyncio.sleep(0.5)
         await probed.update_weights(model.state_dict(), 7)
@@ -133,11 +167,12 @@ async def let_a_player_use(server: VLLMServer, found: dict[str, Any]) -> None:
             await player.close()
 
 
-def shake(parameters: list[torch.Tensor]) -> None:
+def shake(parameters: list[torch.Tensor], size: float | None = None) -> None:
+    """By noise of a tenth of their own size where none is given."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in parameters:
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1 * parameter.std())
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * (size or 0.1 * parameter.std()))
 
 
 async def opened(server: VLLMServer, path: str) -> int:
@@ -166,6 +201,18 @@ def test_constraints_and_cuts_are_exact(seen: dict[str, Any]) -> None:
 
 def test_strangers_are_not_let_in(seen: dict[str, Any]) -> None:
     assert seen["open doors"] == [401, 401, 401]
+
+
+def test_adapters_are_swapped_under_a_name_per_version(seen: dict[str, Any]) -> None:
+    pytest.importorskip("peft", reason="peft is not installed: pip install 'palaestra[lora]'")
+    assert [(version, names) for _, _, version, names in seen["adapters"]] == [
+        (11, ["policy", "palaestra@11"]),
+        (12, ["policy", "palaestra@12"]),
+    ]
+    for parity, without, *_ in seen["adapters"]:
+        assert max(parity) <= 1e-4
+        assert max(without) > 0.01
+    assert seen["models in the end"] == ["policy"]
 
 
 def test_new_weights_in_the_middle_of_a_served_completion(seen: dict[str, Any]) -> None:
