@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
 from palaestra.errors import SandboxError, SandboxPathError
 from palaestra.sandboxes.boot import runner_command
 from palaestra.sandboxes.core import Backend, Sandbox
 from palaestra.sandboxes.docker.attachment import Attachment
-from palaestra.sandboxes.docker.containers import check, sandbox_config
+from palaestra.sandboxes.docker.containers import check, in_memory, sandbox_config
 from palaestra.sandboxes.docker.engine import Engine
 from palaestra.sandboxes.docker.failures import died
 from palaestra.sandboxes.docker.images import Image, find_image
@@ -21,13 +21,16 @@ from palaestra.sandboxes.docker.sandbox import DockerSandbox, DockerSnapshot
 from palaestra.sandboxes.docker_keeper import DockerKeeper
 from palaestra.sandboxes.leases import Lease
 from palaestra.sandboxes.reaper import reap_from, reap_soon
-from palaestra.sandboxes.spec import SandboxSpec
+from palaestra.sandboxes.spec import MIB, SandboxSpec
 from palaestra.sandboxes.waiting import settled
 
 _READY_SECONDS = 120.0
 """In which the runner must answer."""
 _SPARE_SECONDS = 24 * 3600.0
 """After its lifetime, by which a container is left over even where nobody can tell who holds its lease."""
+
+_BESIDE = 16 * MIB
+"""In a volume in memory beside the files: their rights. Nobody but a copier, which ends soon, writes into it."""
 
 Origin = tuple[str, str, tuple[int, int]]
 """Id of an image, work folder and user: what decides what a fresh work folder has in it."""
@@ -60,6 +63,7 @@ class DockerBackend(Backend):
         self._later: set[asyncio.Task[None]] = set()
         self._origins: dict[Origin, asyncio.Task[str]] = {}
         self._program = runner_command()
+        self._huge = False
 
     async def start(self, spec: SandboxSpec) -> Sandbox:
         """See `Backend`."""
@@ -69,7 +73,11 @@ class DockerBackend(Backend):
         return await self.begin(spec, (image, image), await self._origin(image, spec))
 
     async def begin(
-        self, spec: SandboxSpec, images: tuple[Image, Image], kept: str, copying: asyncio.Task[Image] | None = None
+        self,
+        spec: SandboxSpec,
+        images: tuple[Image, Image],
+        kept: str,
+        whole: Callable[[], Awaitable[None]] | None = None,
     ) -> Sandbox:
         """A sandbox whose work folder has what a volume keeps.
 
@@ -77,17 +85,17 @@ class DockerBackend(Backend):
             spec: what it may.
             images: see `DockerSandbox.images`.
             kept: the volume; empty: there is nothing in the work folder.
-            copying: to be awaited before the volume is whole.
+            whole: returns when the volume is whole; that it already is where this is missing.
 
         Raises:
             SandboxImageError: the image lacks what is needed.
             SandboxDaemonError: the engine cannot be reached, or refuses.
-            SandboxError: it does not start, or `copying` failed.
+            SandboxError: it does not start, or `whole` failed.
         """
         sandbox = await self._boot(spec, images, kept)
         try:
-            if copying is not None:
-                await asyncio.shield(copying)
+            if whole is not None:
+                await whole()
             if kept:
                 await fill(sandbox)
         except BaseException:
@@ -107,6 +115,7 @@ class DockerBackend(Backend):
             kept=kept,
             declared=self._declared(original),
             runtime=self._runtime,
+            huge=self._huge,
         )
         try:
             async with self.engine.governor.turn("start"):
@@ -162,14 +171,17 @@ class DockerBackend(Backend):
             await copier.close()
         await self.leftovers.sweep()
 
-    async def new_volume(self) -> str:
-        """Name of an empty volume of this back end's."""
-        return await settled(new_volume(self.engine, self._labels()))
+    async def new_volume(self, size: int = 0) -> str:
+        """Name of an empty volume of this back end's: on disk, or in memory and then for so many bytes of files."""
+        options = in_memory(2 * size + _BESIDE, huge=self._huge) if size else None
+        return await settled(new_volume(self.engine, self._labels(), options))
 
-    async def copier(self, image: Image, spec: SandboxSpec, kept: str, volume: str = "") -> Copier:
+    async def copier(
+        self, image: Image, spec: SandboxSpec, kept: str, volume: str = "", lending: bool = False
+    ) -> Copier:
         """See `Copier.make`."""
         labels, declared = self._labels(_SPARE_SECONDS), self._declared(image)
-        return await Copier.make(self.engine, image, spec, kept, labels, volume, declared)
+        return await Copier.make(self.engine, image, spec, kept, labels, volume, declared, lending)
 
     async def _origin(self, image: Image, spec: SandboxSpec) -> str:
         """Volume with what an image has at the place of the work folder, copied once; empty: it has nothing there."""
@@ -189,7 +201,7 @@ class DockerBackend(Backend):
         try:
             copier = await self.copier(image, spec, kept)
             try:
-                count = await copier.copy(image.name)
+                count, self._huge = await copier.copy(image.name)
             finally:
                 self.close_later(copier)
         except BaseException:

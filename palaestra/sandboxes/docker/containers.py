@@ -53,6 +53,7 @@ def sandbox_config(
     kept: str = "",
     declared: Mapping[str, str] | None = None,
     runtime: str = "",
+    huge: bool = False,
 ) -> Config:
     """The container of a sandbox.
 
@@ -64,10 +65,11 @@ def sandbox_config(
         kept: volume that it can read at `KEPT`; none where this is empty.
         declared: folders that the image declares to be volumes, and the volumes with what it has there.
         runtime: name of the engine's runtime; empty: the engine's own choice.
+        huge: see `in_memory`.
     """
     uid, gid = spec.user
     limits = spec.limits
-    mounts = [_work(spec, labels), *([_kept(kept)] if kept else [])]
+    mounts = [_work(spec, labels, huge), *([_kept(kept)] if kept else [])]
     mounts += [_declared(*each, labels) for each in (declared or {}).items() if each[0] not in (spec.workdir, "/tmp")]
     return {
         **_program(image, program, labels),
@@ -156,11 +158,22 @@ def _confined(mounts: Sequence[Config], runtime: str = "") -> Config:
     }
 
 
-def _work(spec: SandboxSpec, labels: Mapping[str, str]) -> Config:
+def in_memory(size: int, user: tuple[int, int] = (0, 0), huge: bool = False) -> dict[str, str]:
+    """Options of a volume in memory, of at most so many bytes.
+
+    Args:
+        size: in bytes.
+        user: whose it is.
+        huge: whether the engine's kernel knows huge pages. Only who copies into the volume asks for them: they would
+            be a waste where something is written here and there.
+    """
+    options = f"nosuid,nodev,uid={user[0]},gid={user[1]},mode=0755,{_bounds(size)}{',huge=advise' if huge else ''}"
+    return {"type": "tmpfs", "device": "tmpfs", "o": options}
+
+
+def _work(spec: SandboxSpec, labels: Mapping[str, str], huge: bool) -> Config:
     """The work folder: in memory, which bounds it, and without a name, so that it goes with its container."""
-    uid, gid = spec.user
-    options = f"nosuid,nodev,uid={uid},gid={gid},mode=0755,{_bounds(spec.limits.disk)}"
-    driver = {"Name": "local", "Options": {"type": "tmpfs", "device": "tmpfs", "o": options}}
+    driver = {"Name": "local", "Options": in_memory(spec.limits.disk, spec.user, huge)}
     volume = {"NoCopy": True, "Labels": dict(labels), "DriverConfig": driver}
     return {"Type": "volume", "Target": spec.workdir, "VolumeOptions": volume}
 

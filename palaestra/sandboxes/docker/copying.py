@@ -1,21 +1,26 @@
 """Copies a tree of files inside a container: the program of `python3 -I -S -c`, with nothing but Python 3.8.
 
-`keep SOURCE KEPT UID GID` runs as root and copies a work folder into a volume, for everybody to read; `fill KEPT
-TARGET` runs as the sandbox's user and copies it from there into a work folder. What is hostile in the tree is copied,
-never followed: links stay links, devices and sockets are left out, set-uid bits are dropped. It prints how many files
-there were.
+`keep SOURCE KEPT UID GID` runs as root and copies a work folder into a volume, for everybody to read, when its stdin
+has a line for it, and then waits for the end of its stdin; `lend` does the same and takes the copy away before it ends;
+`fill KEPT TARGET` runs as the sandbox's user and copies it from there into a work folder. What is hostile in the tree
+is copied, never followed: links stay links, devices and sockets are left out, set-uid bits are dropped. It prints how
+many files there were, and whether this kernel knows huge pages.
+
+Python's start is most of the time that a small copy takes, so that little is imported.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import sys
 
 CHUNK = 1 << 22
-MODES, FILES = b"modes.json", b"files"
-"""In a volume: rights that would keep others from reading, and the tree, which has readable ones."""
+HUGE = 1 << 21
+"""Bytes of a huge page, of which there may be bigger ones: then nothing is gained, and nothing lost."""
+KNOWN = "/sys/kernel/mm/transparent_hugepage"
+MODES, FILES = b"modes", b"files"
+"""In a volume: rights that would keep others from reading, by path, and the tree, which has readable ones."""
 
 
 class Copy:
@@ -24,7 +29,9 @@ class Copy:
     def __init__(self, source: bytes, target: bytes) -> None:
         self.source, self.target = source, target
         self.count = 0
-        self.modes: dict[str, int] = {}
+        self.huge = has_huge_pages(target)
+        """Whether the copy may be in huge pages."""
+        self.modes: dict[bytes, int] = {}
         """Rights that the tree itself could not have, by path."""
         self.owner: tuple[int, int] | None = None
         """User and group of all files; `None`: who runs this."""
@@ -34,14 +41,15 @@ class Copy:
         """Folders get their rights and times last, when nothing is written into them any more."""
         folders = [(self.source, self.target)]
         for source, target in folders:  # grows meanwhile
-            for entry in os.scandir(source):
-                self.count += 1
-                inner = os.path.join(target, entry.name)
-                if entry.is_dir(follow_symlinks=False):
-                    os.mkdir(inner, 0o700)
-                    folders.append((entry.path, inner))
-                else:
-                    self._entry(entry.path, inner, entry.stat(follow_symlinks=False))
+            with os.scandir(source) as entries:
+                for entry in entries:
+                    self.count += 1
+                    inner = os.path.join(target, entry.name)
+                    if entry.is_dir(follow_symlinks=False):
+                        os.mkdir(inner, 0o700)
+                        folders.append((entry.path, inner))
+                    else:
+                        self._entry(entry.path, inner, entry.stat(follow_symlinks=False))
         for source, target in reversed(folders):
             self._finish(target, os.stat(source), 0o500)
 
@@ -52,7 +60,7 @@ class Copy:
                 os.link(first, target, follow_symlinks=False)
                 return
         if stat.S_ISREG(status.st_mode):
-            copy_file(source, target, status)
+            copy_file(source, target, status, self.huge)
         elif stat.S_ISLNK(status.st_mode):
             os.symlink(os.readlink(source), target)
         elif stat.S_ISFIFO(status.st_mode):
@@ -69,19 +77,30 @@ class Copy:
         if not link:
             mode = stat.S_IMODE(status.st_mode) & 0o1777
             if self.owner and mode & readable != readable:
-                self.modes[os.fsdecode(os.path.relpath(path, self.target))] = mode
+                self.modes[os.path.relpath(path, self.target)] = mode
                 mode |= readable
             os.chmod(path, mode)
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
 
 
-def copy_file(source: bytes, target: bytes, status: os.stat_result) -> None:
+def has_huge_pages(path: bytes) -> bool:
+    """Whether a path is in memory that has huge pages for those who ask for them."""
+    device = os.stat(path).st_dev
+    wanted = b"%d:%d" % (os.major(device), os.minor(device))
+    with open("/proc/self/mountinfo", "rb") as file:
+        mounts = [line.split() for line in file]
+    return any(each[2] == wanted and b"huge=advise" in each[-1].split(b",") for each in mounts)
+
+
+def copy_file(source: bytes, target: bytes, status: os.stat_result, huge: bool = False) -> None:
     """Copy a regular file; its holes stay holes."""
     reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        writing = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             for begin, end in parts(reading, status):
+                if huge and end - begin >= HUGE:
+                    begin = copy_pages(reading, writing, begin, end)
                 os.lseek(writing, begin, os.SEEK_SET)
                 while begin < end:
                     sent = os.sendfile(writing, reading, begin, min(CHUNK, end - begin))
@@ -97,6 +116,24 @@ def copy_file(source: bytes, target: bytes, status: os.stat_result) -> None:
             os.close(writing)
     finally:
         os.close(reading)
+
+
+def copy_pages(reading: int, writing: int, begin: int, end: int) -> int:
+    """Copy what fills huge pages, which costs a third of the time; gives how far it came: anything, also nothing."""
+    import mmap
+
+    last = end // HUGE * HUGE
+    if begin % HUGE or begin == last:
+        return begin
+    os.ftruncate(writing, end)
+    with mmap.mmap(writing, last - begin, offset=begin) as pages, memoryview(pages) as view:
+        pages.madvise(mmap.MADV_HUGEPAGE)
+        try:
+            while begin < last and (count := os.preadv(reading, [view[begin - last :]], begin)):
+                begin += count
+        except OSError:  # a bad address, which is a disk that is full: writing says so in words
+            pass
+    return begin
 
 
 def parts(file: int, status: os.stat_result) -> list[tuple[int, int]]:
@@ -124,8 +161,8 @@ def keep(source: bytes, kept: bytes, uid: int, gid: int) -> int:
     copy.owner = (uid, gid)
     copy.run()
     modes = os.path.join(kept, MODES)
-    with open(modes, "w", encoding="ascii") as file:
-        json.dump(copy.modes, file)
+    with open(modes, "wb") as file:
+        file.write(b"".join(b"%o %s\0" % (mode, path) for path, mode in copy.modes.items()))
     os.chmod(modes, 0o444)
     os.chmod(kept, 0o755)
     return copy.count
@@ -135,22 +172,35 @@ def fill(kept: bytes, target: bytes) -> int:
     """Copy what a volume keeps into a work folder."""
     copy = Copy(os.path.join(kept, FILES), target)
     copy.run()
-    with open(os.path.join(kept, MODES), encoding="ascii") as file:
-        modes = json.load(file)
-    for path in sorted(modes, reverse=True):  # what is inside a folder before the folder
-        os.chmod(os.path.join(target, os.fsencode(path)), modes[path])
+    with open(os.path.join(kept, MODES), "rb") as file:
+        modes = [each.split(b" ", 1)[::-1] for each in file.read().split(b"\0")[:-1]]
+    for path, mode in sorted(modes, reverse=True):  # what is inside a folder before the folder
+        os.chmod(os.path.join(target, path), int(mode, 8))
     return copy.count
+
+
+def give_back(kept: bytes) -> None:
+    """Take a copy out of a volume."""
+    import shutil
+
+    shutil.rmtree(os.path.join(kept, FILES), ignore_errors=True)
 
 
 def main(what: str, source: str, target: str, *owner: str) -> None:
     """The command line: see the top of this file."""
     os.umask(0)
     paths = os.fsencode(source), os.fsencode(target)
+    if what != "fill" and not sys.stdin.readline():
+        return
     try:
-        count = keep(*paths, *map(int, owner)) if what == "keep" else fill(*paths)
+        count = fill(*paths) if what == "fill" else keep(*paths, *map(int, owner))
     except OSError as error:
         sys.exit(f"{error.strerror}: {os.fsdecode(error.filename or b'?')!a}")
-    print(count)
+    print(count, int(os.path.isdir(KNOWN)), flush=True)
+    if what != "fill":
+        sys.stdin.read()
+    if what == "lend":
+        give_back(paths[1])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from palaestra.sandboxes.attached import AttachedSandbox
 from palaestra.sandboxes.core import Sandbox, Snapshot
 from palaestra.sandboxes.docker.attachment import Attachment
 from palaestra.sandboxes.docker.images import Image
+from palaestra.sandboxes.docker.keeping import Copier
 from palaestra.sandboxes.link import Link, StreamWire
 from palaestra.sandboxes.spec import SandboxSpec
 from palaestra.sandboxes.waiting import all_or_none, settled
@@ -46,23 +47,32 @@ class DockerSandbox(AttachedSandbox):
         """See `Sandbox`. The work folder is copied into a volume, and a writable root committed as an image."""
         backend, kept = self._backend, await self._backend.new_volume()
         try:
-            image = await self._keep(kept)
+            image, copier = await self._keep(kept)
         except BaseException:
             await settled(backend.leftovers.add("volume", kept))
             raise
+        backend.close_later(copier)
         made = DockerSnapshot(backend, self.spec, (self.images[0], image), kept)
         backend.snapshots.add(made)
         return made
 
     async def fork(self, n: int = 1) -> list[Sandbox]:
-        """See `Sandbox`. The siblings start while the work folder is copied."""
+        """See `Sandbox`. The siblings start while the work folder is copied, in memory: for them only."""
         if self.spec.root == "writable":  # they need the image first
             async with _deleting(await self.snapshot()) as snapshot:
                 return await all_or_none([snapshot.start() for _ in range(n)])
-        backend, kept = self._backend, await self._backend.new_volume()
-        copying = asyncio.create_task(self._keep(kept))
+        backend, kept = self._backend, await self._backend.new_volume(self.spec.limits.disk)
+        copied = asyncio.Event()
+        copying = asyncio.create_task(self._keep(kept, copied))
+        copying.add_done_callback(lambda _: copied.set())
+
+        async def whole() -> None:
+            await copied.wait()
+            if copying.done():  # if not, this sandbox is being let go on, for which they need not wait
+                copying.result()
+
         try:
-            starts = [backend.begin(self.spec, self.images, kept, copying) for _ in range(n)]
+            starts = [backend.begin(self.spec, self.images, kept, whole) for _ in range(n)]
             siblings = await all_or_none(starts)
             await copying
         except BaseException:
@@ -70,6 +80,8 @@ class DockerSandbox(AttachedSandbox):
             await settled(_ended(copying))
             raise
         finally:
+            if not copying.cancelled() and not copying.exception():
+                backend.close_later(copying.result()[1])
             await settled(backend.leftovers.add("volume", kept))
         return siblings
 
@@ -85,19 +97,30 @@ class DockerSandbox(AttachedSandbox):
         with suppress(SandboxError):  # an engine that is gone took it along, or the reaper will
             await self._backend.remove(self)
 
-    async def _keep(self, kept: str) -> Image:
-        """Copy the work folder into a volume while everything is held still; gives the image of the root."""
+    async def _keep(self, kept: str, copied: asyncio.Event | None = None) -> tuple[Image, Copier]:
+        """Copy the work folder into a volume while everything is held still.
+
+        Args:
+            kept: the volume.
+            copied: set when that is done; the copy is then lent until the copier is closed.
+
+        Returns:
+            The image of the root, and the copier, to be closed.
+        """
         self.link.check()
         backend, (original, image) = self._backend, self.images
-        copier = await backend.copier(original, self.spec, kept, await self._volume())
+        copier = await backend.copier(original, self.spec, kept, await self._volume(), lending=copied is not None)
         try:
             async with self._held_still():
                 await copier.copy(original.name)
+                if copied is not None:
+                    copied.set()
                 if self.spec.root == "writable":
                     image = await self._commit()
-        finally:
+        except BaseException:
             backend.close_later(copier)
-        return image
+            raise
+        return image, copier
 
     @asynccontextmanager
     async def _held_still(self) -> AsyncIterator[None]:
@@ -175,6 +198,6 @@ async def _deleting(snapshot: Snapshot) -> AsyncIterator[Snapshot]:
         await settled(snapshot.delete())
 
 
-async def _ended(task: asyncio.Task[Image]) -> None:
+async def _ended(task: asyncio.Task[tuple[Image, Copier]]) -> None:
     """However it ended."""
     await asyncio.gather(task, return_exceptions=True)

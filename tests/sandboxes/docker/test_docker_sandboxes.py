@@ -130,6 +130,25 @@ def test_a_fork_has_all_that_the_user_could_hide(host):
     run(test, host)
 
 
+def test_a_fork_of_a_full_work_folder_has_all_of_it_and_keeps_nothing_beside(host):
+    fill = "for n in 1 2 3; do head -c 5000000 /dev/urandom > $n; done; cat /dev/zero > rest 2>/dev/null; true"
+
+    async def test(backend):
+        async with await backend.start(SandboxSpec(image=BASE, limits=Limits(disk=20 * MIB))) as sandbox:
+            await told(sandbox, fill)
+            before = set(things(host, backend._lease.id))
+            siblings = await sandbox.fork(2)
+            (nephew,) = await siblings[0].fork()
+            seen = [await told(each, "sha256sum *; stat -c %s rest") for each in (sandbox, *siblings, nephew)]
+            assert len(set(seen)) == 1
+            await asyncio.gather(*backend._later)
+            assert [await told(each, "ls -A /.palaestra/files || echo none") for each in siblings] == ["none\n"] * 2
+            await asyncio.gather(nephew.close(), *(each.close() for each in siblings))
+            assert set(things(host, backend._lease.id)) == before
+
+    run(test, host)
+
+
 def test_processes_are_held_still_and_go_on(host):
     async def test(backend):
         async with await backend.start(SPEC) as sandbox:
@@ -215,7 +234,7 @@ def test_where_the_engine_cannot_hold_processes_the_runner_does(host, monkeypatc
 
     async def test(backend):
         async with await backend.start(SPEC) as sandbox:
-            await told(sandbox, "(while :; do date +%N > one; cp one two; done) >/dev/null 2>&1 &")
+            await told(sandbox, "(while :; do date +%N > new; mv new one; cp one two; done) >/dev/null 2>&1 &")
             monkeypatch.setattr("aiodocker.containers.DockerContainer.pause", refuse)
             siblings = await sandbox.fork(2)
             assert await told(siblings[0], "cat one two") == await told(siblings[1], "cat one two")
