@@ -63,7 +63,6 @@ class DockerBackend(Backend):
         self._later: set[asyncio.Task[None]] = set()
         self._origins: dict[Origin, asyncio.Task[str]] = {}
         self._program = runner_command()
-        self._huge = False
 
     async def start(self, spec: SandboxSpec) -> Sandbox:
         """See `Backend`."""
@@ -115,7 +114,6 @@ class DockerBackend(Backend):
             kept=kept,
             declared=self._declared(original),
             runtime=self._runtime,
-            huge=self._huge,
         )
         try:
             async with self.engine.governor.turn("start"):
@@ -173,7 +171,7 @@ class DockerBackend(Backend):
 
     async def new_volume(self, size: int = 0) -> str:
         """Name of an empty volume of this back end's: on disk, or in memory and then for so many bytes of files."""
-        options = in_memory(2 * size + _BESIDE, huge=self._huge) if size else None
+        options = in_memory(2 * size + _BESIDE) if size else None
         return await settled(new_volume(self.engine, self._labels(), options))
 
     async def copier(
@@ -201,7 +199,7 @@ class DockerBackend(Backend):
         try:
             copier = await self.copier(image, spec, kept)
             try:
-                count, self._huge = await copier.copy(image.name)
+                count = await copier.copy(image.name)
             finally:
                 self.close_later(copier)
         except BaseException:

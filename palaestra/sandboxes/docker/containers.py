@@ -53,7 +53,6 @@ def sandbox_config(
     kept: str = "",
     declared: Mapping[str, str] | None = None,
     runtime: str = "",
-    huge: bool = False,
 ) -> Config:
     """The container of a sandbox.
 
@@ -65,11 +64,10 @@ def sandbox_config(
         kept: volume that it can read at `KEPT`; none where this is empty.
         declared: folders that the image declares to be volumes, and the volumes with what it has there.
         runtime: name of the engine's runtime; empty: the engine's own choice.
-        huge: see `in_memory`.
     """
     uid, gid = spec.user
     limits = spec.limits
-    mounts = [_work(spec, labels, huge), *([_kept(kept)] if kept else [])]
+    mounts = [_work(spec, labels), *([_kept(kept)] if kept else [])]
     mounts += [_declared(*each, labels) for each in (declared or {}).items() if each[0] not in (spec.workdir, "/tmp")]
     return {
         **_program(image, program, labels),
@@ -158,22 +156,19 @@ def _confined(mounts: Sequence[Config], runtime: str = "") -> Config:
     }
 
 
-def in_memory(size: int, user: tuple[int, int] = (0, 0), huge: bool = False) -> dict[str, str]:
-    """Options of a volume in memory, of at most so many bytes.
+def in_memory(size: int, user: tuple[int, int] = (0, 0)) -> dict[str, str]:
+    """Options of a volume in memory, of at most so many bytes, which is a user's and group's.
 
-    Args:
-        size: in bytes.
-        user: whose it is.
-        huge: whether the engine's kernel knows huge pages. Only who copies into the volume asks for them: they would
-            be a waste where something is written here and there.
+    Not in huge pages: a byte here and there would take much, and where the engine's machine is virtual and gives free
+    memory back, to get it again in huge pages takes longer than to copy into small ones.
     """
-    options = f"nosuid,nodev,uid={user[0]},gid={user[1]},mode=0755,{_bounds(size)}{',huge=advise' if huge else ''}"
+    options = f"nosuid,nodev,uid={user[0]},gid={user[1]},mode=0755,{_bounds(size)}"
     return {"type": "tmpfs", "device": "tmpfs", "o": options}
 
 
-def _work(spec: SandboxSpec, labels: Mapping[str, str], huge: bool) -> Config:
+def _work(spec: SandboxSpec, labels: Mapping[str, str]) -> Config:
     """The work folder: in memory, which bounds it, and without a name, so that it goes with its container."""
-    driver = {"Name": "local", "Options": in_memory(spec.limits.disk, spec.user, huge)}
+    driver = {"Name": "local", "Options": in_memory(spec.limits.disk, spec.user)}
     volume = {"NoCopy": True, "Labels": dict(labels), "DriverConfig": driver}
     return {"Type": "volume", "Target": spec.workdir, "VolumeOptions": volume}
 

@@ -4,7 +4,7 @@
 has a line for it, and then waits for the end of its stdin; `lend` does the same and takes the copy away before it ends;
 `fill KEPT TARGET` runs as the sandbox's user and copies it from there into a work folder. What is hostile in the tree
 is copied, never followed: links stay links, devices and sockets are left out, set-uid bits are dropped. It prints how
-many files there were, and whether this kernel knows huge pages.
+many files there were.
 
 Python's start is most of the time that a small copy takes, so that little is imported.
 """
@@ -16,9 +16,6 @@ import stat
 import sys
 
 CHUNK = 1 << 22
-HUGE = 1 << 21
-"""Bytes of a huge page, of which there may be bigger ones: then nothing is gained, and nothing lost."""
-KNOWN = "/sys/kernel/mm/transparent_hugepage"
 MODES, FILES = b"modes", b"files"
 """In a volume: rights that would keep others from reading, by path, and the tree, which has readable ones."""
 
@@ -29,8 +26,6 @@ class Copy:
     def __init__(self, source: bytes, target: bytes) -> None:
         self.source, self.target = source, target
         self.count = 0
-        self.huge = has_huge_pages(target)
-        """Whether the copy may be in huge pages."""
         self.modes: dict[bytes, int] = {}
         """Rights that the tree itself could not have, by path."""
         self.owner: tuple[int, int] | None = None
@@ -60,7 +55,7 @@ class Copy:
                 os.link(first, target, follow_symlinks=False)
                 return
         if stat.S_ISREG(status.st_mode):
-            copy_file(source, target, status, self.huge)
+            copy_file(source, target, status)
         elif stat.S_ISLNK(status.st_mode):
             os.symlink(os.readlink(source), target)
         elif stat.S_ISFIFO(status.st_mode):
@@ -83,24 +78,13 @@ class Copy:
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
 
 
-def has_huge_pages(path: bytes) -> bool:
-    """Whether a path is in memory that has huge pages for those who ask for them."""
-    device = os.stat(path).st_dev
-    wanted = b"%d:%d" % (os.major(device), os.minor(device))
-    with open("/proc/self/mountinfo", "rb") as file:
-        mounts = [line.split() for line in file]
-    return any(each[2] == wanted and b"huge=advise" in each[-1].split(b",") for each in mounts)
-
-
-def copy_file(source: bytes, target: bytes, status: os.stat_result, huge: bool = False) -> None:
+def copy_file(source: bytes, target: bytes, status: os.stat_result) -> None:
     """Copy a regular file; its holes stay holes."""
     reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        writing = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             for begin, end in parts(reading, status):
-                if huge and end - begin >= HUGE:
-                    begin = copy_pages(reading, writing, begin, end)
                 os.lseek(writing, begin, os.SEEK_SET)
                 while begin < end:
                     sent = os.sendfile(writing, reading, begin, min(CHUNK, end - begin))
@@ -116,24 +100,6 @@ def copy_file(source: bytes, target: bytes, status: os.stat_result, huge: bool =
             os.close(writing)
     finally:
         os.close(reading)
-
-
-def copy_pages(reading: int, writing: int, begin: int, end: int) -> int:
-    """Copy what fills huge pages, which costs a third of the time; gives how far it came: anything, also nothing."""
-    import mmap
-
-    last = end // HUGE * HUGE
-    if begin % HUGE or begin == last:
-        return begin
-    os.ftruncate(writing, end)
-    with mmap.mmap(writing, last - begin, offset=begin) as pages, memoryview(pages) as view:
-        pages.madvise(mmap.MADV_HUGEPAGE)
-        try:
-            while begin < last and (count := os.preadv(reading, [view[begin - last :]], begin)):
-                begin += count
-        except OSError:  # a bad address, which is a disk that is full: writing says so in words
-            pass
-    return begin
 
 
 def parts(file: int, status: os.stat_result) -> list[tuple[int, int]]:
@@ -196,7 +162,7 @@ def main(what: str, source: str, target: str, *owner: str) -> None:
         count = fill(*paths) if what == "fill" else keep(*paths, *map(int, owner))
     except OSError as error:
         sys.exit(f"{error.strerror}: {os.fsdecode(error.filename or b'?')!a}")
-    print(count, int(os.path.isdir(KNOWN)), flush=True)
+    print(count, flush=True)
     if what != "fill":
         sys.stdin.read()
     if what == "lend":

@@ -93,8 +93,8 @@ class Copier:
             self._attachment.close()
             raise
 
-    async def copy(self, image: str) -> tuple[int, bool]:
-        """Copy; gives the number of files, and whether the engine's kernel knows huge pages.
+    async def copy(self, image: str) -> int:
+        """Copy, and give the number of files.
 
         Raises:
             SandboxImageError: the python3 of the image, which has that name, is too old.
@@ -103,10 +103,10 @@ class Copier:
         """
         with self._engine.asking(image):
             self._attachment.writer.write(b"\n")
-            answer = (await self._attachment.output.readline()).split()
-        if len(answer) == 2:
+            answer = (await self._attachment.output.readline()).strip()
+        if answer.isdigit():
             self._lent = self._lending
-            return int(answer[0]), answer[1] == b"1"
+            return int(answer)
         raise died(self._attachment.complaint, image, "cannot copy a work folder")
 
     async def close(self) -> None:
