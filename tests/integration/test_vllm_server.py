@@ -106,8 +106,21 @@ async def swap_adapters(engine: VLLMEngine, server: VLLMServer, folder: Path, fo
         answer = await engine.generate(request)
         parity = measured(model, [request], [answer]), measured(smollm2().model, [request], [answer])
         found["adapters"].append((*parity, answer.weight_version, await models(server)))
-    await engine.reload(folder / "exchange", 13)
+    found["alone"] = await leave_adapters(engine, model, folder / "model")
     found["models in the end"] = await models(server)
+
+
+async def leave_adapters(engine: VLLMEngine, adapted: Any, folder: Path) -> list[Any]:
+    """Weights are handed over while a completion with an adapter is under way: what comes next has none, nor any of
+    that one's."""
+    long = ask([5, 600, 31], 64, seed=4)
+    task = asyncio.create_task(engine.generate(long))
+    await asyncio.sleep(0.3)
+    await engine.reload(folder, 13)
+    requests = [ask([7 + k, 600, 31], 4, seed=k) for k in range(3)]
+    after, before = await asyncio.gather(*map(engine.generate, requests)), await task
+    parity = measured(adapted, [long], [before]), measured(smollm2().model, requests, after)
+    return [before.weight_version, before.versions, after[0].weight_version, *map(max, parity)]
 
 
 async def models(server: VLLMServer) -> list[str]:
@@ -213,6 +226,9 @@ def test_adapters_are_swapped_under_a_name_per_version(seen: dict[str, Any]) -> 
         assert max(parity) <= 1e-4
         assert max(without) > 0.01
     assert seen["models in the end"] == ["policy"]
+    *versions, before, after = seen["alone"]
+    assert versions == [12, None, 13]
+    assert max(before, after) <= 1e-4
 
 
 def test_new_weights_in_the_middle_of_a_served_completion(seen: dict[str, Any]) -> None:
