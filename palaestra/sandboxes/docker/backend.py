@@ -84,7 +84,8 @@ class DockerBackend(Backend):
             spec: what it may.
             images: see `DockerSandbox.images`.
             kept: the volume; empty: there is nothing in the work folder.
-            whole: returns when the volume is whole; that it already is where this is missing.
+            whole: returns when the volume is whole, for which `fill` waits, or raises when that is not to be; missing
+                where it already is.
 
         Raises:
             SandboxImageError: the image lacks what is needed.
@@ -93,10 +94,8 @@ class DockerBackend(Backend):
         """
         sandbox = await self._boot(spec, images, kept)
         try:
-            if whole is not None:
-                await whole()
-            if kept:
-                await fill(sandbox)
+            filling = [fill(sandbox)] if kept else []
+            await asyncio.gather(*filling, *([whole()] if whole else []))
         except BaseException:
             await settled(sandbox.close())
             raise

@@ -2,9 +2,9 @@
 
 `keep SOURCE KEPT UID GID` runs as root and copies a work folder into a volume, for everybody to read, when its stdin
 has a line for it, and then waits for the end of its stdin; `lend` does the same and takes the copy away before it ends;
-`fill KEPT TARGET` runs as the sandbox's user and copies it from there into a work folder. What is hostile in the tree
-is copied, never followed: links stay links, devices and sockets are left out, set-uid bits are dropped. It prints how
-many files there were.
+`fill KEPT TARGET` runs as the sandbox's user and copies it from there into a work folder as soon as it is whole. What
+is hostile in the tree is copied, never followed: links stay links, devices and sockets are left out, set-uid bits are
+dropped. It prints how many files there were.
 
 Python's start is most of the time that a small copy takes, so that little is imported.
 """
@@ -14,8 +14,11 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import time
 
 CHUNK = 1 << 22
+_AGAIN = 0.002
+"""Seconds after which it is looked again whether a volume is whole."""
 MODES, FILES = b"modes", b"files"
 """In a volume: rights that would keep others from reading, by path, and the tree, which has readable ones."""
 
@@ -126,16 +129,20 @@ def keep(source: bytes, kept: bytes, uid: int, gid: int) -> int:
     copy = Copy(os.path.realpath(source), os.path.join(kept, FILES))
     copy.owner = (uid, gid)
     copy.run()
-    modes = os.path.join(kept, MODES)
-    with open(modes, "wb") as file:
-        file.write(b"".join(b"%o %s\0" % (mode, path) for path, mode in copy.modes.items()))
-    os.chmod(modes, 0o444)
     os.chmod(kept, 0o755)
+    modes = os.path.join(kept, MODES)
+    with open(modes + b".new", "wb") as file:
+        file.write(b"".join(b"%o %s\0" % (mode, path) for path, mode in copy.modes.items()))
+    os.chmod(modes + b".new", 0o444)
+    os.rename(modes + b".new", modes)
     return copy.count
 
 
 def fill(kept: bytes, target: bytes) -> int:
-    """Copy what a volume keeps into a work folder."""
+    """Copy what a volume keeps into a work folder, when the last that is written into the volume is there."""
+    os.stat(kept)
+    while not os.path.exists(os.path.join(kept, MODES)):
+        time.sleep(_AGAIN)
     copy = Copy(os.path.join(kept, FILES), target)
     copy.run()
     with open(os.path.join(kept, MODES), "rb") as file:

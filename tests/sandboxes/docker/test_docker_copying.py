@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,23 @@ def test_set_uid_bits_are_dropped_and_the_sticky_bit_is_not(tmp_path):
     _, target = copied(source, tmp_path)
     assert stat.S_IMODE((target / "tool").stat().st_mode) == 0o755
     assert stat.S_IMODE((target / "shared").stat().st_mode) == 0o1777
+
+
+def test_a_volume_that_is_not_whole_is_waited_for(tmp_path):
+    source, kept, target = (tmp_path / name for name in ("source", "kept", "target"))
+    make(source, ("folder", {"file": ("file", b"x", 0o644)}, 0o755))
+    for folder in (kept, kept / "files", target):
+        folder.mkdir()
+    (kept / "files" / "half").touch()
+    program = [sys.executable, "-I", "-S", copying.__file__, "fill", kept, target]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as filling:
+        time.sleep(0.3)
+        assert list(target.iterdir()) == []
+        (kept / "files" / "half").unlink()
+        (kept / "files").rmdir()
+        assert copying.keep(os.fsencode(source), os.fsencode(kept), os.getuid(), os.getgid()) == 1
+        assert filling.communicate(timeout=10)[0] == "1\n"
+    assert seen(target) == seen(source)
 
 
 def test_what_is_lent_is_there_until_stdin_ends(tmp_path):
