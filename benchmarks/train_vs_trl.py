@@ -2,17 +2,18 @@
 
 The same model (a random Llama of 3 M parameters), prompts, limits, group size and algorithm (GRPO, one step an
 iteration); both sample with the model that they train, and both count the tokens that the policy sampled. With so
-random a model nearly every completion is as long as it may be. Each measurement is a process of its own, TRL's in TRL's
-environment; they take turns. The first two iterations do not count. TRL runs with its default micro-batch of 8 episodes
-and with all in one, and the ratios are to the faster of the two. Ours reads the prompt of a group once, and few tokens
-at a time (`learner.merge_prefixes=always`, `learner.micro_batch_tokens=320`): they take less memory, and what is
-computed from them stays in the processor's cache.
+random a model nearly every completion is as long as it may be. Groups are of 8, TRL's default and what every recipe of
+ours has; the first prompt has 120 words, as many as a household task's has SmolLM2's tokens. Each measurement is a
+process of its own, TRL's in TRL's environment; they take turns. The first two iterations do not count. TRL runs with
+its default micro-batch of 8 episodes and with all in one, and the ratios are to the faster of the two. Ours reads the
+prompt of a group once, and few tokens at a time (`learner.merge_prefixes=always`, `learner.micro_batch_tokens=320`):
+they take less memory, and what is computed from them stays in the processor's cache.
 
 TRL plays one turn as GRPOTrainer does by itself. It plays eight by a `rollout_func` that generates turn by turn through
 the trainer's own generation, as its loop of tool calls does, with `env_mask` on what the environment writes.
 
     palaestra interpreters --build trl
-    python benchmarks/train_vs_trl.py [--rounds 3] [--iterations 6]
+    python benchmarks/train_vs_trl.py [--rounds 3] [--iterations 6] [--asked 24 --members 4]
 """
 
 from __future__ import annotations
@@ -28,26 +29,37 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from _harness import conclude, status_bytes
 
 BARS = {1: 1.5, 8: 3.0}
 """Least ratio of tokens per second, by turns."""
 MEMORY_BAR = 0.7
-GROUPS, MEMBERS, WRITTEN, READ, WARM_UP = 8, 4, 32, 24, 2
-"""Groups, their members, most tokens of a completion, words of an observation, iterations that do not count."""
+EPISODES, WRITTEN, READ, WARM_UP = 32, 32, 24, 2
+"""Episodes of an iteration, most tokens of a completion, words of an observation, iterations that do not count."""
 TOGETHER = 320
-"""Tokens that our update reads at a time; two groups of one turn, or one episode of eight."""
+"""Tokens that our update reads at a time, or one row that is longer."""
 WORDS = (
     *("the", "a", "go", "take", "put", "open", "close", "look", "desk", "lamp", "key", "box", "shelf", "drawer"),
     *("pen", "book", "cup", "on", "in", "to", "from", "with", "under", "and"),
 )
 
 
-def told(seed: int, turn: int) -> str:
+class Work(NamedTuple):
+    """What is trained on."""
+
+    turns: int
+    iterations: int
+    asked: int
+    """Words of the first prompt."""
+    members: int
+    """Episodes of a group."""
+
+
+def told(seed: int, turn: int, words: int = READ) -> str:
     """What the environment writes."""
-    return " ".join(WORDS[(seed * 7 + turn * 5 + place * place) % len(WORDS)] for place in range(READ))
+    return " ".join(WORDS[(seed * 7 + turn * 5 + place * place) % len(WORDS)] for place in range(words))
 
 
 def paid(text: str) -> float:
@@ -90,7 +102,7 @@ def make_model(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def ours(folder: Path, turns: int, iterations: int) -> dict[str, float]:
+def ours(folder: Path, work: Work) -> dict[str, float]:
     """`palaestra train` with a recipe."""
     from palaestra import Env, Reset, Step, register
     from palaestra.config import parse_recipe
@@ -100,11 +112,11 @@ def ours(folder: Path, turns: int, iterations: int) -> dict[str, float]:
     class Talk(Env[str, str]):
         async def reset(self, *, seed: Any = None, task: Any = None, options: Any = None) -> Reset:
             self.seed, self.turn, self.said = seed, 0, ""
-            return Reset(told(seed, 0), {"success": False})
+            return Reset(told(seed, 0, work.asked), {"success": False})
 
         async def step(self, action: str) -> Step:
             self.turn, self.said = self.turn + 1, self.said + action
-            over = self.turn == turns
+            over = self.turn == work.turns
             return Step(told(self.seed, self.turn), paid(self.said) if over else 0.0, over, False, {"success": over})
 
     register("bench/Talk-v0", Talk)
@@ -116,14 +128,14 @@ def ours(folder: Path, turns: int, iterations: int) -> dict[str, float]:
     recipe = parse_recipe(
         f"""
         name: talk
-        tasks: {{train: "talk:train", max_turns: {turns}}}
+        tasks: {{train: "talk:train", max_turns: {work.turns}}}
         model: {{reference: "{folder}", threads: 1}}
         agent: {{max_tokens: {WRITTEN}}}
-        rollout: {{groups: {GROUPS}, group_size: {MEMBERS}}}
+        rollout: {{groups: {EPISODES // work.members}, group_size: {work.members}}}
         algorithm: {{name: grpo}}
         learner: {{micro_batch_tokens: {TOGETHER}, merge_prefixes: always}}
         optimiser: {{lr: 1.0e-6}}
-        budget: {{iterations: {iterations}}}
+        budget: {{iterations: {work.iterations}}}
         evaluation: {{every: 0, test_episodes: 0}}
         checkpoint: {{every: 1000}}
         out: {folder / f"run-{os.getpid()}"}
@@ -134,7 +146,7 @@ def ours(folder: Path, turns: int, iterations: int) -> dict[str, float]:
     return clock.result()
 
 
-def trl(folder: Path, turns: int, iterations: int, micro_batch: int = 8) -> dict[str, float]:
+def trl(folder: Path, work: Work, micro_batch: int = 8) -> dict[str, float]:
     """GRPOTrainer, by default with its default of 8 episodes in a micro-batch."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -156,15 +168,15 @@ def trl(folder: Path, turns: int, iterations: int, micro_batch: int = 8) -> dict
         start = [list(ids) for ids in trainer._tokenize_prompts(prompts)[0]]
         rows: list[list[int]] = [[] for _ in prompts]
         masks: list[list[int]] = [[] for _ in prompts]
-        for turn in range(turns):
+        for turn in range(work.turns):
             asked = [ids + row for ids, row in zip(start, rows, strict=True)]
             completions, _ = trainer._generate_single_turn(asked, None, {}, 1)
             for row, mask, ids in zip(rows, masks, completions, strict=True):
                 row += ids
                 mask += [1] * len(ids)
-            if turn + 1 < turns:
+            if turn + 1 < work.turns:
                 for place, (row, mask) in enumerate(zip(rows, masks, strict=True)):
-                    written = f"<|end|><|user|>{told(place // MEMBERS, turn + 1)}<|assistant|>"
+                    written = f"<|end|><|user|>{told(place // work.members, turn + 1)}<|assistant|>"
                     observed = tokenizer(written, add_special_tokens=False)["input_ids"]
                     row += observed
                     mask += [0] * len(observed)
@@ -186,10 +198,10 @@ def trl(folder: Path, turns: int, iterations: int, micro_batch: int = 8) -> dict
     args = GRPOConfig(
         output_dir=str(folder / f"trl-{os.getpid()}"),
         per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=GROUPS * MEMBERS // micro_batch,
-        num_generations=MEMBERS,
+        gradient_accumulation_steps=EPISODES // micro_batch,
+        num_generations=work.members,
         max_completion_length=WRITTEN,
-        max_steps=iterations,
+        max_steps=work.iterations,
         learning_rate=1e-6,
         lr_scheduler_type="constant",
         beta=0.0,
@@ -202,7 +214,7 @@ def trl(folder: Path, turns: int, iterations: int, micro_batch: int = 8) -> dict
         save_strategy="no",
         disable_tqdm=True,
     )
-    prompts = [[{"role": "user", "content": told(seed, 0)}] for seed in range(512)]
+    prompts = [[{"role": "user", "content": told(seed, 0, work.asked)}] for seed in range(512)]
     trainer = Counting(
         model=model,
         reward_funcs=reward,
@@ -210,38 +222,38 @@ def trl(folder: Path, turns: int, iterations: int, micro_batch: int = 8) -> dict
         train_dataset=Dataset.from_dict({"prompt": prompts}),
         processing_class=tokenizer,
         callbacks=[Ends()],
-        rollout_func=rollout if turns > 1 else None,
+        rollout_func=rollout if work.turns > 1 else None,
     )
     trainer.train()
     return clock.result()
 
 
-def trl_whole(folder: Path, turns: int, iterations: int) -> dict[str, float]:
+def trl_whole(folder: Path, work: Work) -> dict[str, float]:
     """GRPOTrainer with all episodes in one micro-batch."""
-    return trl(folder, turns, iterations, GROUPS * MEMBERS)
+    return trl(folder, work, EPISODES)
 
 
-CONTENDERS: dict[str, Callable[[Path, int, int], dict[str, float]]] = {"ours": ours, "trl": trl, "trl_whole": trl_whole}
+CONTENDERS: dict[str, Callable[[Path, Work], dict[str, float]]] = {"ours": ours, "trl": trl, "trl_whole": trl_whole}
 
 
-def run(name: str, folder: Path, turns: int, iterations: int) -> dict[str, float]:
+def run(name: str, folder: Path, work: Work) -> dict[str, float]:
     """Measure in the contender's own environment."""
     from palaestra.envs.isolation.named import environ_of, python_of
 
     python, environ = (python_of("trl"), environ_of("trl")) if name != "ours" else (sys.executable, {**os.environ})
-    command = [python, __file__, "--measure", name, str(folder), f"--turns={turns}", f"--iterations={iterations}"]
+    command = [python, __file__, "--measure", name, str(folder), *(f"--{k}={v}" for k, v in work._asdict().items())]
     environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
     said = subprocess.run(command, env=environ, check=True, stdout=subprocess.PIPE, text=True, timeout=1800).stdout
     found: dict[str, float] = json.loads(said.splitlines()[-1])
     return found
 
 
-def compare(turns: int, folder: Path, rounds: int, iterations: int) -> dict[str, Any]:
+def compare(folder: Path, work: Work, rounds: int) -> dict[str, Any]:
     """All in turns; ratios are to that of TRL's two settings that is the faster."""
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
     for _ in range(rounds):
         for name in runs:
-            runs[name].append(run(name, folder, turns, iterations))
+            runs[name].append(run(name, folder, work))
 
     def over(key: str, peer: str) -> float:
         return statistics.median(a[key] / b[key] for a, b in zip(runs["ours"], runs[peer], strict=True))
@@ -254,12 +266,12 @@ def compare(turns: int, folder: Path, rounds: int, iterations: int) -> dict[str,
     ratio, memory = over("tokens_per_second", peer), over("bytes", peer)
     return {
         "ratio": round(ratio, 2),
-        "bar": BARS[turns],
+        "bar": BARS[work.turns],
         "over": peer,
         "cpu_ratio": round(over("tokens_per_cpu_second", peer), 2),
         "memory_ratio": round(memory, 3),
         "memory_bar": MEMORY_BAR,
-        "pass": ratio >= BARS[turns] and memory <= MEMORY_BAR,
+        "pass": ratio >= BARS[work.turns] and memory <= MEMORY_BAR,
         **median,
     }
 
@@ -270,16 +282,20 @@ def main() -> bool:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=6)
     parser.add_argument("--turns", type=int, choices=list(BARS), help="one of the two only")
+    parser.add_argument("--asked", type=int, default=120, help="words of the first prompt, each a token (default 120)")
+    parser.add_argument("--members", type=int, default=8, choices=[2, 4, 8, 16], help="episodes of a group (default 8)")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
-        print(json.dumps(CONTENDERS[args.measure[0]](Path(args.measure[1]), args.turns, args.iterations)))
+        work = Work(args.turns, args.iterations, args.asked, args.members)
+        print(json.dumps(CONTENDERS[args.measure[0]](Path(args.measure[1]), work)))
         return True
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make_model(folder)
-        chosen = [args.turns] if args.turns else list(BARS)
-        found = {f"turns_{turns}": compare(turns, folder, args.rounds, args.iterations) for turns in chosen}
+        works = [Work(turns, args.iterations, args.asked, args.members) for turns in BARS]
+        chosen = [work for work in works if args.turns in (None, work.turns)]
+        found = {f"turns_{work.turns}": compare(folder, work, args.rounds) for work in chosen}
     worst = min(found.values(), key=lambda one: one["ratio"] / one["bar"])
     passed = all(one["pass"] for one in found.values())
     return conclude("train_vs_trl", worst["ratio"], worst["bar"], also=passed, rounds=args.rounds, **found)
