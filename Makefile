@@ -21,7 +21,7 @@ demo: $(VENV)/.demo
 
 # A file's tests stay in one process. JOBS=0 runs all in this one, for a debugger.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -31,6 +31,17 @@ def real_data() -> Path:
     return folder
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """gzip writes the time into what it packs; two processes must have the same names for the same tests."""
+    return "gzip" if isinstance(val, bytes) and val.startswith(b"\x1f\x8b") else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long begin first, so that no process is left with one at the end while the others idle."""
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 def _refuse_skip(report: Any) -> Any:
     needless = not any(reason in str(report.longrepr) for reason in CANNOT_BE_INSTALLED)
     if report.skipped and needless and not hasattr(report, "wasxfail"):
