@@ -78,20 +78,12 @@ def end(process: psutil.Popen) -> None:
         process.wait()
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        pytest.param(["engine.kind=vllm-server", "trainer.mode=sync", "model.lora.rank=4"], id="adapters by a server"),
-        pytest.param(["engine.kind=vllm", "trainer.mode=async"], id="weights in this process"),
-    ],
-)
-def test_a_run_is_interrupted_and_goes_on(tmp_path: Path, overrides: list[str]) -> None:
-    run = Run(tmp_path / "run", *overrides)
-    if "model.lora.rank=4" in overrides:
-        pytest.importorskip("peft", reason="peft is not installed: pip install 'palaestra[lora]'")
+def test_a_run_is_interrupted_and_goes_on(tmp_path: Path) -> None:
+    """With adapters and a server."""
+    pytest.importorskip("peft", reason="peft is not installed: pip install 'palaestra[lora]'")
+    run = Run(tmp_path / "run", "engine.kind=vllm-server", "trainer.mode=sync", "model.lora.rank=4")
     assert run.interrupted() == []
-    done = len(run.rows)
-    assert done < 3
+    assert len(run.rows) < 3
     before = load_latest(run.folder / "checkpoints")
     run.resume()
     assert [row["iteration"] for row in run.rows] == [0, 1, 2]
@@ -101,8 +93,17 @@ def test_a_run_is_interrupted_and_goes_on(tmp_path: Path, overrides: list[str]) 
     assert after is not None
     moved = [float((after.model[name] - tensor).abs().max()) for name, tensor in before.model.items()]
     assert max(moved) > 1e-3
-    if "trainer.mode=sync" in overrides:  # the engine sampled by what the learner has, in each iteration
-        assert max(abs(row["rollout_kl"]) for row in run.rows) <= 1e-5
+    # The engine sampled by what the learner has, in each iteration.
+    assert max(abs(row["rollout_kl"]) for row in run.rows) <= 1e-5
+
+
+def test_a_run_with_vllm_in_its_process_is_interrupted(tmp_path: Path) -> None:
+    """All weights, asynchronously; how a run goes on does not depend on who samples."""
+    run = Run(tmp_path / "run", "engine.kind=vllm", "trainer.mode=async")
+    assert run.interrupted() == []
+    assert run.rows
+    assert all(row["statuses"] == {"ok": 6} for row in run.rows)
+    assert load_latest(run.folder / "checkpoints") is not None
 
 
 def test_a_run_whose_engine_has_other_weights_is_stopped(tmp_path: Path) -> None:

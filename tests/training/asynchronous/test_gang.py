@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.levers import levers_recipe
+from support.levers import levers_recipe, register_levers
 from support.ranks import in_ranks
 from support.runs import PLAIN, played, prepared, train_rows
 
@@ -20,8 +20,9 @@ ASYNC = ["trainer.mode=async", "evaluation.every=2", "evaluation.episodes=2"]
 
 def runs(folder: str, each: list[list[str]]) -> list[str]:
     """Why each of some runs ended."""
+    register_levers()
     return [
-        train(levers_recipe(prepared(Path(folder) / str(number)), *PLAIN, *overrides)).stopped
+        train(levers_recipe(Path(folder) / str(number), *PLAIN, *overrides)).stopped
         for number, overrides in enumerate(each)
     ]
 
@@ -34,6 +35,8 @@ def test_two_ranks_listen_to_one_collector(tmp_path: Path) -> None:
     still = [*ASYNC, "trainer.staleness=0", "learner.shard=true"]
     ahead = [*ASYNC, "trainer.staleness=2", "budget.iterations=6", "checkpoint.every=2"]
     arguments = [str(tmp_path), [still, ahead]]
+    for number in range(2):
+        prepared(tmp_path / str(number))
     (tmp_path / "meeting").mkdir()
     assert in_ranks(runs, arguments, tmp_path / "meeting") == [["iterations", "iterations"]] * 2
 
