@@ -3,7 +3,7 @@
 The same model (a random Llama of 3 M parameters), prompts, limits, group size and algorithm (GRPO, one step an
 iteration); both sample with the model that they train, and both count the tokens that the policy sampled. With so
 random a model nearly every completion is as long as it may be. Groups are of 8, TRL's default and what every recipe of
-ours has; the first prompt has 120 words, about as many as a household task's has SmolLM2's tokens. Each measurement is a
+ours has; the first prompt has 120 words, about as many as a household task has SmolLM2's tokens. Each measurement is a
 process of its own, TRL's in TRL's environment; they take turns. The first two iterations do not count. TRL runs with
 its default micro-batch of 8 episodes and with all in one, and the ratios are to the faster of the two. Ours reads the
 prompt of a group once, and few tokens at a time (`learner.merge_prefixes=always`, `learner.micro_batch_tokens=320`):
